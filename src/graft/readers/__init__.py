@@ -1,0 +1,1 @@
+"""bytes of one file -> Document, one format per module, each read in a sandboxed process."""

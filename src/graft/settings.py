@@ -1,0 +1,204 @@
+"""graft.toml -> one frozen dataclass per stage; every value has a unit and a reason.
+
+A workspace is a folder (`home`): `--home`, else `GRAFT_HOME`, else `.graft` here if it exists, else the
+user's data folder. `home/graft.toml` overrides the defaults below; unknown keys are refused, not ignored.
+It does not know what the stages do with their values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from graft.errors import UsageError
+
+FILE_NAME = "graft.toml"
+
+
+def _value(default: Any, why: str) -> Any:
+    return field(default=default, metadata={"why": why})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingSettings:
+    """Limits on one file, so that a hostile one cannot hang or kill the program."""
+
+    max_file_mb: int = _value(200, "MB of one source file; larger ones are reported, not read")
+    max_seconds: int = _value(60, "wall and CPU seconds for one file")
+    max_memory_mb: int = _value(2048, "MB of address space of the reading process")
+    max_archive_entries: int = _value(10_000, "members of a zip-based file (DOCX, XLSX)")
+    max_archive_ratio: int = _value(200, "unpacked / packed bytes of a zip-based file; real ones stay below 50")
+    max_archive_mb: int = _value(500, "MB of a zip-based file once unpacked")
+    max_characters: int = _value(20_000_000, "characters of one document's text")
+    max_pages: int = _value(5_000, "pages of one PDF")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkingSettings:
+    """How documents are cut."""
+
+    max_tokens: int = _value(192, "tokens of one chunk's text, in the embedder's own tokens")
+    overlap_tokens: int = _value(24, "tokens repeated where a paragraph itself must be cut, and nowhere else")
+    context_tokens: int = _value(48, "tokens of title, heading path and table header embedded with a chunk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingSettings:
+    """Which embedder turns text into vectors."""
+
+    model: str = _value("all-minilm-l6-v2", "catalogue name, ONNX directory, or litellm/PROVIDER/MODEL")
+    precision: str = _value("fp32", "fp32 or int8, for local models")
+    threads: int = _value(0, "processor threads; 0 is one per core")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where the truth lives."""
+
+    url: str = _value("", "SQLAlchemy URL; empty is SQLite in the workspace")
+    rescore: int = _value(400, "least number of candidates of the code scan that are rescored in float32")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalSettings:
+    """How a question becomes hits."""
+
+    top_k: int = _value(10, "hits returned")
+    candidates: int = _value(100, "chunks taken from each of the dense and the BM25 search before fusion")
+    dense_weight: float = _value(0.7, "share of the dense score in the fused score; the rest is BM25's")
+    merge_neighbours: bool = _value(True, "join adjacent chunks of one document into one hit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which model answers."""
+
+    default: str = _value("smollm2-135m", "name from `graft models list`")
+    context_tokens: int = _value(
+        4096, "tokens of context reserved for a local model; its own limit is the upper bound"
+    )
+    threads: int = _value(0, "processor threads of a local model; 0 is one per core")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnsweringSettings:
+    """How an answer is made and checked."""
+
+    passages: int = _value(5, "most hits put into the prompt")
+    prompt_tokens: int = _value(2048, "tokens of the whole prompt")
+    answer_tokens: int = _value(256, "most tokens of an answer")
+    temperature: float = _value(0.0, "0 gives the same answer each time")
+    min_relevance: float = _value(
+        0.35, "below this relevance of the best hit, from 0 to 1, abstain without asking a model"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All stages."""
+
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
+    chunking: ChunkingSettings = field(default_factory=ChunkingSettings)
+    embedding: EmbeddingSettings = field(default_factory=EmbeddingSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    answering: AnsweringSettings = field(default_factory=AnsweringSettings)
+
+
+def home_folder(explicit: Path | None = None) -> Path:
+    """The workspace's folder: `explicit`, `GRAFT_HOME`, `.graft` here if it exists, else the user's data folder."""
+    if explicit is not None:
+        return explicit
+    if from_environment := os.environ.get("GRAFT_HOME"):
+        return Path(from_environment)
+    here = Path(".graft")
+    if here.is_dir():
+        return here
+    from platformdirs import user_data_path
+
+    return user_data_path("graft")
+
+
+def model_cache() -> Path:
+    """Where pulled weights are kept, shared by all workspaces: `GRAFT_MODELS`, else the user's cache folder."""
+    if from_environment := os.environ.get("GRAFT_MODELS"):
+        return Path(from_environment)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("graft") / "models"
+
+
+def load_settings(home: Path) -> Settings:
+    """Read `home/graft.toml` over the defaults.
+
+    Raises:
+        UsageError: The file is not TOML, names an unknown stage or key, or gives a value of the wrong type.
+    """
+    path = home / FILE_NAME
+    if not path.exists():
+        return Settings()
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}", fix=f"correct the line named, or remove {path}") from error
+    return resolve(given, where=str(path))
+
+
+def resolve(given: Mapping[str, Any], *, where: str = FILE_NAME) -> Settings:
+    """Apply `{stage: {key: value}}` to the defaults.
+
+    Raises:
+        UsageError: Unknown stage or key, or a value of the wrong type or sign.
+
+    >>> resolve({"retrieval": {"top_k": 5}}).retrieval.top_k
+    5
+    >>> resolve({"retrieval": {"topk": 5}})
+    Traceback (most recent call last):
+    ...
+    graft.errors.UsageError: graft.toml: [retrieval] has no 'topk'; have top_k, candidates, dense_weight, \
+merge_neighbours / fix: graft settings
+    """
+    stages = {f.name: f for f in dataclasses.fields(Settings)}
+    changed = {}
+    for stage, values in given.items():
+        if stage not in stages or not isinstance(values, Mapping):
+            raise UsageError(f"{where}: no stage [{stage}]; have {', '.join(stages)}", fix="graft settings")
+        changed[stage] = _apply(getattr(Settings(), stage), stage, values, where)
+    return dataclasses.replace(Settings(), **changed)
+
+
+def _apply(stage: Any, name: str, values: Mapping[str, Any], where: str) -> Any:
+    types = get_type_hints(type(stage))
+    for key, value in values.items():
+        if key not in types:
+            raise UsageError(f"{where}: [{name}] has no {key!r}; have {', '.join(types)}", fix="graft settings")
+        right = isinstance(value, types[key]) or (types[key] is float and type(value) is int)
+        if not right or (types[key] is int and type(value) is bool):
+            raise UsageError(
+                f"{where}: [{name}] {key} = {value!r} is not a {types[key].__name__}",
+                fix=f"the default is {getattr(stage, key)!r}",
+            )
+        if type(value) in (int, float) and value < 0:
+            raise UsageError(
+                f"{where}: [{name}] {key} = {value} is negative",
+                fix=f"the default is {getattr(stage, key)!r}",
+            )
+    return dataclasses.replace(stage, **values)
+
+
+def describe(settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
+    """`{stage: {key: {"value", "default", "why"}}}` for showing."""
+    described: dict[str, dict[str, dict[str, Any]]] = {}
+    for stage in dataclasses.fields(settings):
+        values = getattr(settings, stage.name)
+        described[stage.name] = {
+            f.name: {"value": getattr(values, f.name), "default": f.default, "why": f.metadata["why"]}
+            for f in dataclasses.fields(values)
+        }
+    return described
