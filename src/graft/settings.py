@@ -30,6 +30,7 @@ class ReadingSettings:
 
     max_file_mb: int = _value(200, "MB of one source file; larger ones are reported, not read")
     max_seconds: int = _value(60, "wall and CPU seconds for one file")
+    max_ocr_seconds: int = _value(1800, "wall and CPU seconds for one scanned file, 4 to 6 a page; 0: no OCR")
     max_memory_mb: int = _value(2048, "MB of address space of the reading process")
     max_archive_entries: int = _value(10_000, "members of a zip-based file (DOCX, XLSX)")
     max_archive_ratio: int = _value(200, "unpacked / packed bytes of a zip-based file; real ones stay below 50")
@@ -44,7 +45,7 @@ class ChunkingSettings:
 
     max_tokens: int = _value(192, "tokens of one chunk's text, in the embedder's own tokens")
     overlap_tokens: int = _value(24, "tokens repeated where a paragraph itself must be cut, and nowhere else")
-    context_tokens: int = _value(48, "tokens of title, heading path and table header embedded with a chunk")
+    context_characters: int = _value(200, "characters of heading path, and of table header, embedded with a chunk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,8 @@ class ModelSettings:
     context_tokens: int = _value(
         4096, "tokens of context reserved for a local model; its own limit is the upper bound"
     )
-    threads: int = _value(0, "processor threads of a local model; 0 is one per core")
+    threads: int = _value(0, "processor threads of a local model; 0 is one fewer than the cores, for a busy machine")
+    parallel: int = _value(1, "requests that a local model answers at once, each with context_tokens; others wait")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,9 @@ class AnsweringSettings:
     prompt_tokens: int = _value(2048, "tokens of the whole prompt")
     answer_tokens: int = _value(256, "most tokens of an answer")
     temperature: float = _value(0.0, "0 gives the same answer each time")
+    min_quote: float = _value(
+        0.45, "below this fit of the best sentence, from 0 to 1, nothing is quoted where the model's words failed"
+    )
     min_relevance: float = _value(
         0.35, "below this relevance of the best hit, from 0 to 1, abstain without asking a model"
     )
