@@ -1,0 +1,87 @@
+"""claim + aligned passage -> do they say the opposite?
+
+Clause by clause: each clause of the claim is laid beside the passage's clause that shares most of its
+words, and the two must hold an even or both an odd number of negations ("not", "never", "without"). Words
+that deny softly ("only", "unless", "excluded") may stand for a negation on one side, so where they occur
+on one side only nothing is concluded. It does not know whether the two speak of the same thing at all.
+"""
+
+from __future__ import annotations
+
+import re
+
+from graft.citing.words import content_stems
+
+_HARD = re.compile(
+    r"\b(?:not|cannot|never|no longer|none|neither|nor|no|without|nobody|nothing|nowhere|\w+n['’]t|"
+    r"nicht|keine?[rnms]?|nie|niemals|ohne|weder)\b",
+    re.IGNORECASE,
+)
+_SOFT = re.compile(
+    r"\b(?:prohibit\w*|forb[ai]d\w*|banned|bans?|exclud\w+|exclusi\w+|exempt\w*|refus\w+|den(?:y|ies|ied)|reject\w*|"
+    r"fail\w*|void\w*|unless|except\w*|lack\w*|absen\w*|instead|rather|avoid\w*|stop\w*|ceas\w*|only|solely|free|nil|"
+    r"waive\w*|outside|lapse\w*|expir\w*|forfeit\w*|lose[sn]?|lost|discourag\w*|hardly|rarely|zero|limited|restrict\w*|"
+    r"un(?:able|available|allowed|authori[sz]ed|necessary|needed|paid|used|likely|affected|changed|supported|safe|"
+    r"suitable|refundable)\w*|non-?\w+|in(?:eligible|valid|sufficient|admissible|complete)\w*|impossible|"
+    r"ir(?:revocabl|reversibl)\w*|dis(?:allow|continu|abl|qualif)\w*|until|before|beyond|"
+    r"nur|sofern|außer|verboten|untersagt|ausgeschlossen|unzulässig)\b",
+    re.IGNORECASE,
+)
+_NOT_NEGATING = re.compile(
+    r"\b(?:not only|(?:no|not) later than|(?:no|not) more than|(?:no|not) less than|(?:no|not) fewer than|"
+    r"(?:must |may |does |do |shall )?not exceed\w*|not including|no matter|no\.\s?\d|whether or not|nicht nur)\b",
+    re.IGNORECASE,
+)
+_BREAK = (
+    r"[;:()–—|!?]|,|\.\s|\n|\b(?:but|however|although|though|while|whereas|unless|except|if|because|until|when|"
+    r"aber|sondern|sofern|wenn|außer)\b"
+)
+_COARSE = re.compile(_BREAK, re.IGNORECASE)
+_FINE = re.compile(rf"{_BREAK}|\b(?:and|or|und|oder)\b", re.IGNORECASE)
+_SAME_MATTER = 0.5
+"""Share of a claim's clause that the passage's clause must hold, for the two to be compared."""
+
+
+def opposed(claim: str, passage: str) -> bool:
+    """Whether claim and passage, taken to be about the same thing, differ in polarity.
+
+    >>> opposed("Managers may approve travel.", "Managers may not approve travel.")
+    True
+    >>> opposed("Sharing a password is never allowed.", "Passwords must not be shared.")
+    False
+    >>> opposed("Bikes can be returned.", "Gift cards are not refundable, but bikes can be returned.")
+    False
+    >>> opposed("Cats are not allowed.", "No dogs and cats are allowed.")
+    False
+    """
+    claim, passage = _NOT_NEGATING.sub(" ", claim), _NOT_NEGATING.sub(" ", passage)
+    return all(_opposed_in(claim, passage, breaks) for breaks in (_COARSE, _FINE))
+
+
+def _opposed_in(claim: str, passage: str, breaks: re.Pattern[str]) -> bool:
+    theirs = [(part, frozenset(content_stems(part))) for part in _clauses(passage, breaks)]
+    for part in _clauses(claim, breaks):
+        words = frozenset(content_stems(part))
+        beside, shared = "", 0
+        for text, held in theirs:
+            if len(words & held) > shared:
+                beside, shared = text, len(words & held)
+        if words and shared >= _SAME_MATTER * len(words) and _parity_differs(part, beside):
+            return True
+    return False
+
+
+def _clauses(text: str, breaks: re.Pattern[str]) -> list[str]:
+    """Parts of a text, each beginning with the word that broke it off."""
+    starts = [0, *(match.start() for match in breaks.finditer(text)), len(text)]
+    return [part for a, b in zip(starts, starts[1:], strict=False) if (part := text[a:b].strip(" ,;:.|()\n"))]
+
+
+def _parity_differs(one: str, other: str) -> bool:
+    if len(_HARD.findall(one)) % 2 == len(_HARD.findall(other)) % 2:
+        return False
+    return not _soft(one) ^ _soft(other)
+
+
+def _soft(text: str) -> frozenset[str]:
+    return frozenset(word.lower() for word in _SOFT.findall(text))

@@ -1,0 +1,32 @@
+"""question + hits -> the one range that answers it best, word for word, or nothing.
+
+For when a model's own words fail their check: what the documents say needs no model. It does not know
+models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graft.citing.verifying import Embed, Passage, Verdict, closest
+from graft.citing import Citation, PageOf, located
+from graft.retrieval import Hit
+
+
+def quote_answer(
+    question: str, hits: Sequence[Hit], *, embed: Embed, page_of: PageOf, least: float
+) -> Citation | None:
+    """The range of the hits that fits the question best, as an answer supported by itself.
+
+    Args:
+        least: Below this fit, from 0 to 1, there is no quote.
+    """
+    found = closest(question, [Passage(hit.text, hit.context) for hit in hits], embed=embed)
+    if found is None or found.passage is None or found.support < least:
+        return None
+    hit = hits[found.passage]
+    quote = hit.text[found.start : found.end]
+    itself = Citation(
+        claim=quote, claim_start=0, claim_end=len(quote), verdict=Verdict.SUPPORTED, support=found.support
+    )
+    return located(itself, hit, found, page_of)
