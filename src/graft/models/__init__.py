@@ -3,6 +3,22 @@
 It does not know documents or retrieval.
 """
 
+from graft.models.catalogue import CatalogueEntry, PulledModel, catalogue, pulled
 from graft.models.protocol import GenerateOptions, Message, Model, Reply, Usage, complete
+from graft.models.specs import ModelSpec, open_model, spec_for
 
-__all__ = ["GenerateOptions", "Message", "Model", "Reply", "Usage", "complete"]
+__all__ = [
+    "CatalogueEntry",
+    "GenerateOptions",
+    "Message",
+    "Model",
+    "ModelSpec",
+    "PulledModel",
+    "Reply",
+    "Usage",
+    "catalogue",
+    "complete",
+    "open_model",
+    "pulled",
+    "spec_for",
+]
