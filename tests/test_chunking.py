@@ -1,6 +1,7 @@
 """Chunks are exact ranges, whatever the document."""
 
 import re
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
@@ -54,7 +55,7 @@ def test_chunks_overlap_only_inside_a_block_that_must_be_cut() -> None:
     long = " ".join(f"word{i}" for i in range(40))
     document = document_of([(BlockKind.PARAGRAPH, "short one here", 0), (BlockKind.PARAGRAPH, long, 0)] * 2)
     chunks = cut(document)
-    overlaps = [(a, b) for a, b in zip(chunks, chunks[1:], strict=False) if b.start < a.end]
+    overlaps = [(a, b) for a, b in pairwise(chunks) if b.start < a.end]
     assert overlaps
     for a, b in overlaps:
         block = next(x for x in document.blocks if x.start <= a.start < x.end)

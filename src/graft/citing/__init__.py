@@ -48,17 +48,18 @@ class Citation:
 PageOf = Callable[[Hit, int], int | None]
 
 
-def cite(answer: str, hits: Sequence[Hit], *, embed: Embed, page_of: PageOf) -> tuple[Citation, ...]:
+def cite(answer: str, hits: Sequence[Hit], *, question: str, embed: Embed, page_of: PageOf) -> tuple[Citation, ...]:
     """Check every claim of an answer against all hits.
 
     Args:
+        question: What is answered; short claims are read together with it.
         embed: Texts -> (n, dim) rows of unit length.
         page_of: A hit and an offset in its document -> the number of the page there.
     Returns: One citation a claim, in the answer's order.
     """
     claims = split_claims(answer)
     passages = [Passage(hit.text, hit.context) for hit in hits]
-    checked = verify([claim.text for claim in claims], passages, embed=embed)
+    checked = verify([claim.text for claim in claims], passages, embed=embed, question=question)
     return tuple(_citation(claim, finding, hits, page_of) for claim, finding in zip(claims, checked, strict=True))
 
 

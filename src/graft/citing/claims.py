@@ -12,7 +12,7 @@ from graft.citing.sentences import sentences
 from graft.citing.words import content_stems
 
 _BRACKET = re.compile(r"\s*[\[【]\s*(?:sources?\s*)?(\d{1,3}(?:\s*,\s*\d{1,3})*)\s*[\]】]", re.IGNORECASE)
-_LABEL = re.compile(r"^(?:answer|response|a)\s*:\s*", re.IGNORECASE)
+_LABEL = re.compile(r"^(?:(?:the )?(?:correct )?(?:answer|response)(?: is)?|a)\s*[:\n]\s*", re.IGNORECASE)
 _LEADING = re.compile(r"^(?:[-*•]\s+|\d{1,2}[.)]\s+)")
 
 

@@ -101,9 +101,7 @@ _WORD_NUMBERS = {
 } | {w: n for n, w in zip(range(30, 100, 10), "thirty forty fifty sixty seventy eighty ninety".split(), strict=True)}
 _ORDINALS = {
     w: n
-    for n, w in enumerate(
-        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), start=1
-    )
+    for n, w in enumerate("third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(), start=3)
 }
 _SCALES = {
     "hundred": 100,
@@ -117,10 +115,12 @@ _SCALES = {
 }
 _UNIT_PATTERN = "|".join(sorted((re.escape(u) for u in _UNITS), key=len, reverse=True))
 _NUMBER_WORDS = "|".join([*_WORD_NUMBERS, *_ORDINALS])
+_TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
+_ONES = "one|two|three|four|five|six|seven|eight|nine"
 _NUMBER = re.compile(
     rf"""(?P<before>€|\$|£|\b(?:eur|usd|gbp|chf)\s?)?\s?
     (?: (?P<digits>(?<![\w.])[-−]?\d+(?:[.,'’\u202f\u00a0 ]\d{{3}}(?!\d))*(?:[.,]\d+)?)
-      | \b(?P<tens>twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)-(?P<ones>one|two|three|four|five|six|seven|eight|nine)\b
+      | \b(?P<tens>{_TENS})-(?P<ones>{_ONES})\b
       | \b(?P<word>{_NUMBER_WORDS})\b )
     (?P<ordinal>st|nd|rd|th)?
     (?:[\s-]?(?P<scale>hundred|thousand|k|million|millions|mn|billion|bn)\b)?
@@ -158,7 +158,7 @@ def _is_enumeration(text: str, match: re.Match[str]) -> bool:
             before.endswith("[") and after.startswith("]")
         )
     word = (match["word"] or "").lower()
-    return (word == "one" and not match["unit"]) or (word in _ORDINALS and not match["scale"] and word == "second")
+    return word == "one" and not match["unit"]
 
 
 def _quantity(match: re.Match[str]) -> Quantity | None:

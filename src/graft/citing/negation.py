@@ -9,6 +9,7 @@ on one side only nothing is concluded. It does not know whether the two speak of
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from graft.citing.words import content_stems
 
@@ -62,11 +63,11 @@ def _opposed_in(claim: str, passage: str, breaks: re.Pattern[str]) -> bool:
     theirs = [(part, frozenset(content_stems(part))) for part in _clauses(passage, breaks)]
     for part in _clauses(claim, breaks):
         words = frozenset(content_stems(part))
-        beside, shared = "", 0
-        for text, held in theirs:
-            if len(words & held) > shared:
-                beside, shared = text, len(words & held)
-        if words and shared >= _SAME_MATTER * len(words) and _parity_differs(part, beside):
+        beside, shared = max(theirs, key=lambda their: len(words & their[1]), default=("", frozenset()))
+        if not words or len(words & shared) < _SAME_MATTER * len(words) or not _parity_differs(part, beside):
+            continue
+        elsewhere = words - shared  # "except in the plant" denies in a clause of its own
+        if not any(held & elsewhere and (_HARD.search(text) or _SOFT.search(text)) for text, held in theirs):
             return True
     return False
 
@@ -74,7 +75,7 @@ def _opposed_in(claim: str, passage: str, breaks: re.Pattern[str]) -> bool:
 def _clauses(text: str, breaks: re.Pattern[str]) -> list[str]:
     """Parts of a text, each beginning with the word that broke it off."""
     starts = [0, *(match.start() for match in breaks.finditer(text)), len(text)]
-    return [part for a, b in zip(starts, starts[1:], strict=False) if (part := text[a:b].strip(" ,;:.|()\n"))]
+    return [part for a, b in pairwise(starts) if (part := text[a:b].strip(" ,;:.|()\n"))]
 
 
 def _parity_differs(one: str, other: str) -> bool:

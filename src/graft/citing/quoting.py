@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graft.citing.verifying import Embed, Passage, Verdict, closest
 from graft.citing import Citation, PageOf, located
+from graft.citing.verifying import Embed, Passage, Verdict, closest
 from graft.retrieval import Hit
 
 

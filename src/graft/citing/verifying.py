@@ -25,10 +25,19 @@ from graft.citing.sentences import sentences
 from graft.citing.words import content_stems, is_function_word, stem
 
 F = TypeVar("F", Quantity, Date)
-_NEAR = 4
+_NEAR = 5
 """Words before and after a number that tell what it is the number of."""
 _BINDING = 2
 """So many more of a claim's words around another number show that the claim took the wrong one."""
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_PRONOUN = re.compile(r"\b(?:he|she|they|it|its|his|her|their|this|these|those|er|sie|es|dies\w*)\b", re.IGNORECASE)
+_TOO_SHORT = 3
+"""Content words below which a claim does not say what it is about."""
+_SILENT = 0.35
+"""Likeness below which a sentence without any of a claim's words says nothing about it, whatever stands over it."""
+_UNNAMED = 0.2
+"""Taken off the fit of a passage that lacks a name or number of the question."""
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -91,6 +100,7 @@ class _Window:
     context: str
     before: str
     stems: frozenset[str]
+    own_stems: frozenset[str]
     sentences: tuple[int, ...]
 
 
@@ -118,34 +128,46 @@ class _Finding:
 
 
 def verify(
-    claims: Sequence[str], passages: Sequence[Passage], *, embed: Embed, thresholds: Thresholds | None = None
+    claims: Sequence[str],
+    passages: Sequence[Passage],
+    *,
+    embed: Embed,
+    question: str = "",
+    thresholds: Thresholds | None = None,
 ) -> list[Checked]:
     """Check each claim against all passages.
 
     Args:
         embed: Texts -> (n, dim) rows of unit length.
+        question: What the claims answer; a claim too short to say what it is about ("140 EUR.") is read
+            together with it.
     Returns: One finding a claim, in order.
     """
     limits = thresholds or Thresholds()
     windows, units = _windows(passages)
     if not claims or not windows:
         return [Checked(Verdict.UNSUPPORTED, None, 0, 0, 0.0) for _ in claims]
-    vectors = embed([*claims, *units])
+    subjects = [_subject(claim, question) for claim in claims]
+    vectors = embed([*subjects, *units])
     similarity = vectors[: len(claims)] @ vectors[len(claims) :].T  # (claims, sentences)
     known = frozenset(part for p in passages for name in names(p.text) for part in name.parts)
-    return [_check(_read(text, known), windows, similarity[row], limits) for row, text in enumerate(claims)]
+    return [
+        _check(_read(text, known, subject), windows, similarity[row], limits)
+        for row, (text, subject) in enumerate(zip(claims, subjects, strict=True))
+    ]
 
 
 def closest(question: str, passages: Sequence[Passage], *, embed: Embed) -> Checked | None:
-    """The sentence or two that fit a question best, facts not asked for; None without passages."""
+    """The sentence or two that fit a question best and hold its names and numbers; None without passages."""
     windows, units = _windows(passages)
     if not windows:
         return None
     vectors = embed([question, *units])
-    claim = _read(question, frozenset())
-    alignments = _alignments(claim, windows, vectors[0] @ vectors[1:].T)
-    best = int(np.argmax(alignments))
-    return _result(claim, windows, _Finding(best, float(alignments[best]), (), False), Verdict.SUPPORTED)
+    asked = _read(question, frozenset(), question)
+    fits = _alignments(asked, windows, vectors[0] @ vectors[1:].T)
+    fits -= [_UNNAMED * len(_hold(asked, window, 0, 0.0).missing) for window in windows]
+    best = int(np.argmax(fits))
+    return _result(asked, windows, _Finding(best, float(fits[best]), (), False), Verdict.SUPPORTED)
 
 
 def _windows(passages: Sequence[Passage]) -> tuple[list[_Window], list[str]]:
@@ -156,10 +178,14 @@ def _windows(passages: Sequence[Passage]) -> tuple[list[_Window], list[str]]:
         ranges = sentences(passage.text)
         first = len(units)
         units.extend(passage.text[a:b] for a, b in ranges)
-        spans = [(i, i) for i in range(len(ranges))] + [(i, i + 1) for i in range(len(ranges) - 1)]
+        prose = [" | " not in passage.text[a:b] for a, b in ranges]
+        spans = [(i, i) for i in range(len(ranges))]
+        spans += [(i, i + 1) for i in range(len(ranges) - 1) if prose[i] and prose[i + 1]]  # a row stands alone
         for i, j in spans:
             start, end = ranges[i][0], ranges[j][1]
             text = passage.text[start:end]
+            if passage.text[end - 1] in "?？؟" or _is_heading(passage.text[ranges[j][0] : end]):
+                continue  # asks or announces, but states nothing
             windows.append(
                 _Window(
                     passage=number,
@@ -169,16 +195,31 @@ def _windows(passages: Sequence[Passage]) -> tuple[list[_Window], list[str]]:
                     context=passage.context,
                     before=passage.text[ranges[i - 1][0] : ranges[i - 1][1]] if i else "",
                     stems=frozenset(content_stems(f"{passage.context} {text}")),
+                    own_stems=frozenset(content_stems(_stated_part(text))),
                     sentences=tuple(range(first + i, first + j + 1)),
                 )
             )
     return windows, units
 
 
-def _read(text: str, known: frozenset[str]) -> _Claim:
+def _stated_part(text: str) -> str:
+    """The text without a question that opens it."""
+    question = re.match(r"[^.!?]*[?？؟]\s", text)
+    return text[question.end() :] if question else text
+
+
+def _is_heading(line: str) -> bool:
+    return line.startswith("#")
+
+
+def _subject(claim: str, question: str) -> str:
+    return f"{question} {claim}" if question and len(set(content_stems(claim))) < _TOO_SHORT else claim
+
+
+def _read(text: str, known: frozenset[str], subject: str) -> _Claim:
     return _Claim(
         text=text,
-        stems=tuple(content_stems(text)),
+        stems=tuple(content_stems(subject)),
         quantities=tuple(quantities(text)),
         dates=tuple(dates(text)),
         names=tuple(names(text, known=known)),
@@ -226,13 +267,15 @@ def _alignment(claim: _Claim, window: _Window, similarity: NDArray[np.float32], 
     coverage = shared / asked if asked else 0.0
     meaning = max(float(similarity[row]) for row in window.sentences)
     longer = 0.02 * (len(window.sentences) - 1)  # of two that say it, take the shorter
-    return 0.5 * coverage + 0.5 * max(0.0, meaning) - longer
+    fit = 0.5 * coverage + 0.5 * max(0.0, meaning) - longer
+    silent = window.own_stems.isdisjoint(weight) and float(similarity[window.sentences[-1]]) < _SILENT
+    return min(fit, _SILENT) if silent else fit
 
 
 def _hold(claim: _Claim, window: _Window, index: int, alignment: float) -> _Finding:
-    numbers = [_stated(window, quantities), _stated(window, dates)]
-    missing = _unmatched(claim, claim.quantities, numbers[0], same_quantity, lambda a, b: a.unit == b.unit)
-    missing += _unmatched(claim, claim.dates, numbers[1], Date.agrees, lambda a, b: True)
+    numbers, days = _stated(window, quantities), _stated(window, dates)
+    missing = _unmatched(claim, claim.quantities, numbers, same_quantity, lambda a, b: a.unit == b.unit)
+    missing += _unmatched(claim, claim.dates, days, Date.agrees, lambda a, b: True)
     missing += [(n.start, n.end) for n in claim.names if not _names_hold(n, window)]
     return _Finding(index, alignment, tuple(missing), opposed(claim.text, window.text))
 
@@ -276,15 +319,12 @@ def _around(text: str, start: int, end: int) -> frozenset[str]:
 
 
 def _names_hold(name: Name, window: _Window) -> bool:
-    """Whether every part of a name stands in the window, over it, or just before it."""
-    text = f"{window.context} {window.before} {window.text}".lower().replace("’", "'")
-    words = {
-        word.strip(".,;:'\"()[]*") for word in text.replace("|", " ").replace("/", " ").replace("-", " ").split()
-    }
+    """Whether every part of a name stands in the window or over it; just before it, if the window says "she"."""
+    before = window.before if _PRONOUN.search(window.text) else ""
+    text = f"{window.context} {before} {window.text}".lower().replace("’", "'")
+    words = frozenset(_WORD.findall(text))
     return all(
-        part in text
-        if not part.isalpha()
-        else (part in words or stem(part) in window.stems or part in text.split("'s"))
+        part in words or stem(part) in window.stems or (not part.isalpha() and part in text)
         for whole in name.parts
         for part in whole.split("-")
         if not is_function_word(part)
@@ -315,7 +355,8 @@ def _jointly(
                 break
             second = _hold(claim, windows[other], int(other), float(alignments[other]))
             lacks = set(finding.missing) & set(second.missing)
-            if not lacks and not second.opposed and 2 * len(around & windows[other].stems) >= len(around):
+            agree = not second.opposed and not _conflicts(claim, second, windows[other])
+            if not lacks and agree and 2 * len(around & windows[other].stems) >= len(around):
                 return _Finding(finding.window, finding.alignment, (), False)
     return None
 
