@@ -1,0 +1,79 @@
+"""`graft`: words on a command line -> a Workspace's methods. A thin door; no logic.
+
+It does not know how anything works below the Workspace.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from graft.cli import asking, collections, documents, models, setup
+from graft.cli.output import show_error
+from graft.errors import GraftError, UsageError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.option(
+    "--home", metavar="DIR", help="The workspace's folder (default: GRAFT_HOME, .graft here, or your data folder)."
+)
+@click.version_option(package_name="graft-llm", prog_name="graft")
+@click.pass_context
+def graft(context: click.Context, home: str | None) -> None:
+    """Answers from your own documents, with citations that a machine has checked."""
+    context.ensure_object(dict)["home"] = home
+
+
+for module in (documents, asking, collections, models, setup):
+    for command in module.COMMANDS:
+        graft.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line; the only place where a failure becomes an exit status.
+
+    0 success, 1 failure, 2 usage, 130 interrupted.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in words
+    try:
+        status = graft.main(words, prog_name="graft", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.exceptions.Abort:
+        _interrupted(as_json)
+    except KeyboardInterrupt:
+        _interrupted(as_json)
+    except click.ClickException as error:
+        _click_failure(error, as_json)
+    except GraftError as error:
+        show_error(error.message, error.fix, as_json=as_json)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:  # the reader of our output, `head` perhaps, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # the edge: a person sees a message, never a traceback
+        if os.environ.get("GRAFT_DEBUG"):
+            raise
+        show_error(
+            f"unexpected {type(error).__name__}: {error}",
+            "run the same command with GRAFT_DEBUG=1 and report what it prints",
+            as_json=as_json,
+        )
+        sys.exit(1)
+
+
+def _interrupted(as_json: bool) -> Any:
+    show_error("interrupted; what was finished is kept", "run the same command again to go on", as_json=as_json)
+    sys.exit(130)
+
+
+def _click_failure(error: click.ClickException, as_json: bool) -> None:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "graft"
+    show_error(error.format_message(), f"{path} --help", as_json=as_json)
+    sys.exit(2)

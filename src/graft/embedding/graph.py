@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from graft.errors import ModelError
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Part of the file's name, and so of the embedder's identity: raise it when the arithmetic changes."""
 
 Weights = dict[str, NDArray[np.float32]]
@@ -71,7 +71,7 @@ def _quantize(path: Path) -> None:
         path,
         op_types_to_quantize=["MatMul", "Attention"],
         per_channel=True,
-        reduce_range=False,
+        reduce_range=True,
         weight_type=QuantType.QInt8,
         extra_options={"MatMulConstBOnly": True, "DefaultTensorType": TensorProto.FLOAT},
     )

@@ -1,0 +1,173 @@
+"""search, ask, chat."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graft.cli.options import as_option, collection_option, open_workspace, shared
+from graft.cli.output import console, emit_json, note, safe, say, show_answer, show_hits
+
+if TYPE_CHECKING:
+    from graft.answering import Answer
+    from graft.models import Message
+    from graft.workspace import Workspace
+
+
+@click.command()
+@click.argument("question", metavar="QUERY")
+@click.option("-k", "k", type=int, help="Most hits.  [default: 10]")
+@collection_option
+@as_option
+@shared
+def search(
+    question: str, k: int | None, collection: str | None, who: tuple[str, ...], home: str | None, as_json: bool
+) -> None:
+    """Find the passages that bear on a question."""
+    with open_workspace(home, who) as workspace:
+        result = workspace.search(question, k=k, collection=collection)
+    if as_json:
+        emit_json({"hits": result.hits, "latency_ms": result.latency_ms})
+        return
+    show_hits(result.hits)
+    note(f"{len(result.hits)} hits in {result.latency_ms.total:.0f} ms")
+
+
+@click.command()
+@click.argument("question")
+@click.option("--model", "-m", metavar="M", help="Name from `graft models list`, or litellm/PROVIDER/MODEL.")
+@click.option("--no-retrieval", is_flag=True, help="Ask the model alone; nothing is cited.")
+@click.option("--strict", is_flag=True, help="Leave out every statement that is not supported.")
+@collection_option
+@as_option
+@shared
+def ask(
+    question: str,
+    model: str | None,
+    no_retrieval: bool,
+    strict: bool,
+    collection: str | None,
+    who: tuple[str, ...],
+    home: str | None,
+    as_json: bool,
+) -> None:
+    """Answer a question from the documents, with checked citations."""
+    with open_workspace(home, who) as workspace:
+        answer = _answer(
+            workspace,
+            question,
+            live=not as_json,
+            model=model,
+            retrieval=not no_retrieval,
+            strict=strict,
+            collection=collection,
+        )
+    if as_json:
+        emit_json(answer_json(answer))
+    else:
+        show_answer(answer)
+
+
+@click.command()
+@click.option("--model", "-m", metavar="M", help="Name from `graft models list`, or litellm/PROVIDER/MODEL.")
+@click.option("--strict", is_flag=True, help="Leave out every statement that is not supported.")
+@collection_option
+@as_option
+@shared
+def chat(
+    model: str | None, strict: bool, collection: str | None, who: tuple[str, ...], home: str | None, as_json: bool
+) -> None:
+    """Ask in turns: a follow-up is understood from what went before.
+
+    One question a line; /new forgets the conversation, /quit or Ctrl-D ends it.
+    """
+    from graft.models import Message
+
+    history: list[Message] = []
+    answers: list[Answer] = []
+    with open_workspace(home, who) as workspace:
+        if not as_json and sys.stdin.isatty():
+            note("one question a line; /new forgets the conversation, /quit ends it")
+        while (question := _next_question(prompt=not as_json)) not in (None, "/quit"):
+            if question == "/new":
+                history.clear()
+            elif question:
+                answer = _answer(
+                    workspace,
+                    question,
+                    live=not as_json,
+                    model=model,
+                    strict=strict,
+                    collection=collection,
+                    history=tuple(history),
+                )
+                history += [Message("user", answer.question), Message("assistant", answer.text)]
+                answers.append(answer)
+                if not as_json:
+                    if answer.question != question:
+                        note(f"understood as: {answer.question}")
+                    show_answer(answer)
+                    say("")
+    if as_json:
+        emit_json({"turns": [answer_json(answer) for answer in answers]})
+
+
+def _next_question(*, prompt: bool) -> str | None:
+    """The next line of standard input, or None at its end."""
+    if prompt and sys.stdin.isatty():
+        try:
+            return input("> ").strip()
+        except EOFError:
+            return None
+    line = sys.stdin.readline()
+    return line.strip() if line else None
+
+
+def _answer(workspace: Workspace, question: str, *, live: bool, **options: Any) -> Answer:
+    """Show the draft while it is written, if somebody looks; it gives way to the checked answer."""
+    stream = workspace.ask_stream(question, **options)
+    if not live or not sys.stdout.isatty():
+        return _drain(stream, lambda _: None)
+    from rich.live import Live
+    from rich.text import Text
+
+    draft: list[str] = []
+    with Live(Text("…", style="dim"), console=console(), transient=True, refresh_per_second=8) as shown:
+
+        def tell(piece: str) -> None:
+            draft.append(piece)
+            shown.update(Text(safe("".join(draft)), style="dim"))
+
+        return _drain(stream, tell)
+
+
+def _drain(stream: Any, tell: Any) -> Answer:
+    while True:
+        try:
+            tell(next(stream))
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer
+
+
+def answer_json(answer: Answer) -> dict[str, Any]:
+    """An answer in the form that the command line promises."""
+    return {
+        "answer": answer.text,
+        "abstained": answer.abstained,
+        "mode": answer.mode,
+        "reason": answer.reason,
+        "question": answer.question,
+        "draft": answer.draft,
+        "citations": answer.citations,
+        "hits": answer.hits,
+        "model": answer.model,
+        "usage": answer.usage,
+        "latency_ms": answer.latency_ms,
+        "cost_usd": answer.cost_usd,
+    }
+
+
+COMMANDS = (search, ask, chat)

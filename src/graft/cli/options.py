@@ -1,0 +1,43 @@
+"""Options that many verbs share, and the workspace they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from graft.workspace import Workspace
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def shared(function: F) -> F:
+    """`--json` and `--home` on a verb."""
+    function = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")(function)
+    return click.option("--home", metavar="DIR", help="The workspace's folder.")(function)
+
+
+def as_option(function: F) -> F:
+    """`--as PRINCIPAL`, repeatable: who asks."""
+    return click.option(
+        "--as", "who", multiple=True, metavar="PRINCIPAL", help="Ask as user:NAME or group:NAME; repeatable."
+    )(function)
+
+
+def collection_option(function: F) -> F:
+    """`--collection NAME`."""
+    return click.option("--collection", "-c", metavar="NAME", help="Only this collection.")(function)
+
+
+@contextmanager
+def open_workspace(home: str | None, who: Sequence[str] = ()) -> Iterator[Workspace]:
+    """The workspace of this command line, closed afterwards."""
+    from graft.workspace import Workspace
+
+    chosen = home or (click.get_current_context().find_root().obj or {}).get("home")
+    with Workspace(Path(chosen) if chosen else None, principals=who or None) as workspace:
+        yield workspace

@@ -1,0 +1,55 @@
+"""Fixtures that every test may use: real weights, pulled once; the shared data where it is present."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from graft.embedding import Embedder
+from graft.embedding.registry import open_embedder
+from graft.models.pulling import pull
+from graft.settings import EmbeddingSettings, model_cache
+from graft.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+HANDBOOK = SAMPLES / "handbook"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of public test data, which not every machine has."""
+    folder = Path(os.environ.get("GRAFT_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}; set GRAFT_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The cache that holds the embedder's and the small chat model's weights."""
+    for name in ("all-minilm-l6-v2", "smollm2-135m"):
+        pull(name, cache=model_cache())
+    return model_cache()
+
+
+@pytest.fixture(scope="session")
+def embedder(models: Path) -> Embedder:
+    return open_embedder(EmbeddingSettings(), cache=models)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, models: Path) -> Iterator[Workspace]:
+    with Workspace(tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def handbook(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Workspace]:
+    """A workspace that holds the sample handbook; not to be changed."""
+    with Workspace(tmp_path_factory.mktemp("handbook")) as opened:
+        assert not opened.add([str(HANDBOOK)]).failed
+        yield opened

@@ -1,0 +1,150 @@
+"""The command line keeps its contract: one JSON object, exit statuses, errors with a fix."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def home(tmp_path: Path, models: Path) -> Path:
+    return tmp_path / "home"
+
+
+def graft(home: Path, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "graft", "--home", str(home), *words],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        timeout=240,
+    )
+
+
+def graft_json(home: Path, *words: str, stdin: str = "", status: int = 0) -> dict[str, Any]:
+    done = graft(home, *words, "--json", stdin=stdin)
+    assert done.returncode == status, done.stderr
+    assert done.stdout.count("\n") == 1
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value
+
+
+@pytest.fixture
+def filled(home: Path, tmp_path: Path) -> Path:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "travel.md").write_text(
+        "# Travel\n\nA hotel may cost at most 140 EUR a night. Breakfast is paid in addition.\n"
+    )
+    graft_json(home, "add", str(tmp_path / "documents"))
+    return home
+
+
+def test_every_verb_has_help_that_loads_neither_numpy_nor_sqlalchemy() -> None:
+    script = (
+        "import sys\nfrom graft.cli import graft\n"
+        "print(sorted(graft.commands), [m for m in ('numpy', 'sqlalchemy', 'onnxruntime') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == (
+        "['add', 'ask', 'chat', 'collections', 'completion', 'doctor', 'list', 'models', 'remove', 'search', "
+        "'settings', 'sync'] []"
+    )
+
+
+def test_add_list_search_and_remove_print_the_promised_objects(filled: Path, tmp_path: Path) -> None:
+    again = graft_json(filled, "add", str(tmp_path / "documents"))
+    assert again.keys() == {"added", "updated", "unchanged", "removed", "failed", "chunks", "seconds"}
+    assert again["unchanged"] == 1
+    hits = graft_json(filled, "search", "what may a hotel cost", "-k", "3")
+    assert hits["hits"][0].keys() >= {"document", "version", "start", "end", "page", "text", "score"}
+    assert hits["latency_ms"].keys() == {"embed", "search", "rerank", "total"}
+    assert graft_json(filled, "list")["documents"][0]["uri"] == "travel.md"
+    assert graft_json(filled, "remove", "travel.md")["removed"]["uri"] == "travel.md"
+    assert graft_json(filled, "search", "what may a hotel cost")["hits"] == []
+
+
+def test_ask_prints_the_promised_object(filled: Path) -> None:
+    answer = graft_json(filled, "ask", "What may a hotel cost at most?")
+    assert answer.keys() >= {"answer", "abstained", "citations", "hits", "model", "usage", "latency_ms", "cost_usd"}
+    assert answer["latency_ms"].keys() >= {"retrieve", "first_token", "total"}
+    citation = answer["citations"][0]
+    assert citation.keys() >= {"claim", "document", "version", "start", "end", "page", "quote", "verdict", "support"}
+    assert "140" in answer["answer"] and citation["verdict"] == "supported"
+
+
+def test_a_question_outside_the_documents_is_abstained_from(filled: Path) -> None:
+    answer = graft_json(filled, "ask", "Who composed the opera about a flying ship?")
+    assert answer["abstained"] and answer["answer"] == "Not in your documents." and answer["citations"] == []
+
+
+def test_chat_answers_each_line_in_turn(filled: Path) -> None:
+    chat = graft_json(filled, "chat", stdin="What may a hotel cost at most?\nIs breakfast paid too?\n/quit\n")
+    assert len(chat["turns"]) == 2
+    assert "hotel" in chat["turns"][1]["question"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message", "fix"),
+    [
+        (["search", "  "], 2, "the question is empty", "graft search"),
+        (["search", "x", "-k", "0"], 2, "k = 0 is not from 1 to", "-k 10"),
+        (["search", "x", "--collection", "nope"], 1, "nope", "graft"),
+        (["ask", "x", "--model", "smolm2-135m"], 1, "did you mean 'smollm2-135m'", "graft models list"),
+        (["ask", "word " * 20_000], 1, "100,000 characters; the limit is 20,000", "graft add"),
+        (["add", "/no/such/place"], 2, "/no/such/place does not exist", "ls"),
+        (["add"], 2, "Missing argument", "--help"),
+        (["remove", "nothing.md"], 1, "no document 'nothing.md'", "graft list"),
+        (["search", "x", "--as", "everyone; drop"], 2, "is not a principal", "user:NAME"),
+        (["models", "pull", "gpt-9"], 1, "no model named 'gpt-9'", "graft models list"),
+        (["models", "add", "/no/such.gguf"], 1, "/no/such.gguf", ""),
+        (["add", "http://127.0.0.1:1/x"], 1, "127.0.0.1", ""),
+    ],
+)
+def test_an_error_names_the_value_and_the_fix(
+    filled: Path, words: list[str], status: int, message: str, fix: str
+) -> None:
+    done = graft(filled, *words, "--json")
+    assert done.returncode == status, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    failed = said.get("failed") or [said]
+    assert message in failed[0]["error"] and fix in failed[0]["fix"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_settings_file_is_named(home: Path) -> None:
+    home.mkdir()
+    (home / "graft.toml").write_text("[retrieval]\ntop_k = 'ten'\n")
+    done = graft(home, "search", "x")
+    assert done.returncode == 2
+    assert "top_k = 'ten' is not a int" in done.stderr and "the default is 10" in done.stderr
+
+
+def test_settings_shows_what_is_resolved(home: Path) -> None:
+    home.mkdir()
+    (home / "graft.toml").write_text("[retrieval]\ntop_k = 7\n")
+    shown = graft_json(home, "settings")["settings"]["retrieval"]["top_k"]
+    assert shown["value"] == 7 and shown["default"] == 10 and shown["why"]
+
+
+def test_a_document_cannot_command_the_terminal(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "evil.txt").write_text("Prices \x1b[2J\x1b]0;owned\x07 are [red]40 EUR[/red] \u202eRUE 04.")
+    graft_json(home, "add", str(tmp_path / "evil.txt"))
+    shown = graft(home, "search", "prices").stdout
+    assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert "[red]40 EUR[/red]" in shown
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(home: Path, shell: str) -> None:
+    assert "_GRAFT_COMPLETE" in graft(home, "completion", shell).stdout
+
+
+def test_output_to_a_closed_pipe_is_not_a_traceback(filled: Path) -> None:
+    command = f"{sys.executable} -m graft --home {filled} list | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
