@@ -121,6 +121,7 @@ def add(
     for kind, uri in sources:
         source = ingest.store.add_source(collection, kind=kind, uri=uri, grant=grant, principals=principals)
         _sync_source(source, ingest, principals, result)
+    ingest.store.follow()
     result.seconds = round(time.perf_counter() - began, 3)
     return result
 
@@ -134,6 +135,7 @@ def sync(*, ingest: Ingest, collection: str | None, principals: Principals) -> A
             _sync_source(source, ingest, principals, result)
         except UsageError as error:  # a folder that is not there: what it held is kept
             result.failed.append(Failure(source.uri, error.message, error.fix))
+    ingest.store.follow()
     result.seconds = round(time.perf_counter() - began, 3)
     return result
 

@@ -167,7 +167,7 @@ def _parse(url: str, home: Path) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise UsageError(f"[store] url {url!r} is not a database URL", fix="postgresql://user@host/name") from error
+        raise UsageError("[store] url is not a database URL", fix="postgresql://user@host/name") from error
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql") or not parsed.database:

@@ -112,6 +112,14 @@ class Store(Protocol):
         """
         ...
 
+    def text_range(self, document_id: str, number: int, start: int, end: int, *, principals: Principals) -> str:
+        """Characters `start` to `end` of a version's text, without reading the rest of it.
+
+        Raises:
+            NotFound: It never was there, is removed, or is not theirs.
+        """
+        ...
+
     def boxes(self, document_id: str, number: int, start: int, end: int, *, principals: Principals) -> Boxes | None:
         """Where each character of the range stands, to a tenth of a point; None where the format has none.
 

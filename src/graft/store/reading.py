@@ -194,6 +194,18 @@ def get_version(connection: Connection, name: str, number: int | None, who: Prin
     )
 
 
+def get_text_range(connection: Connection, name: str, number: int, start: int, end: int, who: Principals) -> str:
+    text = connection.execute(
+        select(func.substr(t.versions.c.text, start + 1, end - start))
+        .join(t.documents, t.documents.c.key == t.versions.c.document_key)
+        .where(t.documents.c.id == name, t.versions.c.number == number, readable(who))
+    ).scalar()
+    if text is None:
+        raise no_document(name)
+    found: str = text
+    return found
+
+
 def get_boxes(connection: Connection, name: str, number: int, start: int, end: int, who: Principals) -> Boxes | None:
     document = _known(connection, name, who)
     saved = connection.execute(

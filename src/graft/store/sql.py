@@ -143,6 +143,10 @@ class SqlStore:
         with self.database.reading() as connection:
             return reading.get_version(connection, document_id, number, principals)
 
+    def text_range(self, document_id: str, number: int, start: int, end: int, *, principals: Principals) -> str:
+        with self.database.reading() as connection:
+            return reading.get_text_range(connection, document_id, number, start, end, principals)
+
     def boxes(self, document_id: str, number: int, start: int, end: int, *, principals: Principals) -> Boxes | None:
         with self.database.reading() as connection:
             return reading.get_boxes(connection, document_id, number, start, end, principals)

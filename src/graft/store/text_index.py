@@ -120,7 +120,7 @@ class TextIndex:
     def _commit(self, view: _View, changed: Ids, rows: Iterable[TextRow]) -> None:
         try:
             writer = view.index.writer(_HEAP_BYTES, 1)
-            if view.state.sequence > 0:
+            if view.searcher.num_docs:  # not the sequence: a first build may have died after its commit
                 for key in changed.tolist():
                     writer.delete_documents_by_term("document", key)
             for row in rows:
