@@ -8,7 +8,8 @@ from graft.citing import split_claims
 from graft.citing.facts import dates, names, quantities, same_quantity
 from graft.citing.negation import opposed
 from graft.citing.sentences import sentences
-from graft.citing.verifying import Passage, Verdict, closest, verify
+from graft.citing.verifying import Verdict, closest, verify
+from graft.citing.windows import Passage
 from graft.embedding import Embedder
 
 POLICY = Passage(

@@ -27,7 +27,7 @@ TEXTS = [
 class TestFp32Embedder(EmbedderContract):
     @pytest.fixture
     def embedder(self, models: Path) -> Embedder:
-        return open_embedder(EmbeddingSettings(threads=2), cache=models)
+        return open_embedder(EmbeddingSettings(precision="fp32", threads=2), cache=models)
 
 
 class TestInt8Embedder(EmbedderContract):

@@ -181,9 +181,9 @@ def test_documents_are_found_only_by_those_they_are_granted_to(workspace: Worksp
 def test_vectors_of_two_embedders_are_never_mixed(workspace: Workspace, folder: Path) -> None:
     workspace.add([str(folder)])
     workspace.close()
-    with Workspace(workspace.home, settings=resolve({"embedding": {"precision": "int8"}})) as other:
+    with Workspace(workspace.home, settings=resolve({"embedding": {"precision": "fp32"}})) as other:
         (folder / "more.txt").write_text("One more file.")
-        with pytest.raises(EmbedderMismatch, match=r"fp32.*int8") as refused:
+        with pytest.raises(EmbedderMismatch, match=r"int8.*fp32") as refused:
             other.sync()
         assert "graft collections reembed default" in refused.value.fix
         assert other.reembed("default") == 2

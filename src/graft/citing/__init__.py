@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graft.citing.claims import Claim, split_claims, without_markers
-from graft.citing.verifying import Checked, Embed, Passage, Verdict, verify
+from graft.citing.verifying import Checked, Embed, Verdict, verify
+from graft.citing.windows import Passage
 from graft.retrieval import Hit
 
 __all__ = ["Citation", "Claim", "Embed", "Verdict", "cite", "split_claims", "verify", "without_markers"]

@@ -16,12 +16,16 @@ from graft.citing.words import is_function_word
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number and the kind of thing it counts: "%", a currency, a unit of measure, or "" if it has none."""
+    """A number and the kind of thing it counts: "%", a currency, a unit of measure, or "" if it has none.
+
+    `value` is in one unit for each kind (days, minutes, metres); `written` is the number as it stands.
+    """
 
     value: Decimal
     unit: str
     start: int
     end: int
+    written: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ _unit("m", "1", "m metre metres meter meters")
 _unit("m", "1000", "km kilometre kilometres kilometer kilometers")
 _unit("m", "0.01", "cm")
 _unit("m", "0.001", "mm")
+_unit("km/h", "1", "km/h kmh kph")
+_unit("km/h", "1.609344", "mph")
 _unit("kg", "1", "kg kilo kilos kilogram kilograms")
 _unit("kg", "0.001", "g gram grams")
 _unit("W", "1", "w watt watts")
@@ -119,13 +125,13 @@ _TENS = "twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
 _ONES = "one|two|three|four|five|six|seven|eight|nine"
 _NUMBER = re.compile(
     rf"""(?P<before>€|\$|£|\b(?:eur|usd|gbp|chf)\s?)?\s?
-    (?: (?P<digits>(?<![\w.])[-−]?\d+(?:[.,'’\u202f\u00a0 ]\d{{3}}(?!\d))*(?:[.,]\d+)?)
+    (?: (?P<digits>(?<![\w.])[-−]?\d+(?:[.,'’\u202f\u00a0 ]\d{{3}}(?!\d))*(?:[.,]\d+)?(?!\.?\d))
       | \b(?P<tens>{_TENS})-(?P<ones>{_ONES})\b
       | \b(?P<word>{_NUMBER_WORDS})\b )
     (?P<ordinal>st|nd|rd|th)?
     (?:[\s-]?(?P<scale>hundred|thousand|k|million|millions|mn|billion|bn)\b)?
     (?:\s?\(\d+\))?
-    (?:[\s\u00a0-]?(?:(?:calendar|business|working|consecutive|full|paid|more|additional)\s)?(?P<unit>{_UNIT_PATTERN})(?!\w))?
+    (?:[\s\u00a0-]?(?:(?:calendar|business|working|consecutive|full|fully|paid|more|additional)\s){{0,2}}(?P<unit>{_UNIT_PATTERN})(?!\w))?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -175,7 +181,7 @@ def _quantity(match: re.Match[str]) -> Quantity | None:
         value *= _SCALES[match["scale"].lower()]
     spelling = (match["unit"] or match["before"] or "").strip().lower()
     kind, factor = _UNITS.get(spelling, ("", Decimal(1)))
-    return Quantity(value * factor, kind, match.start(), match.end())
+    return Quantity(value * factor, kind, match.start(), match.end(), value)
 
 
 def _decimal(digits: str) -> Decimal | None:
@@ -201,7 +207,8 @@ def same_quantity(claimed: Quantity, stated: Quantity) -> bool:
     """
     if claimed.unit and stated.unit and claimed.unit != stated.unit:
         return False
-    a, b = abs(claimed.value), abs(stated.value)
+    bare = not claimed.unit or not stated.unit  # a table's cell, its unit in the header
+    a, b = (abs(q.written if bare else q.value) for q in (claimed, stated))
     return a == b or (_three_places(a) and a * 1000 == b) or (_three_places(b) and b * 1000 == a)
 
 
@@ -230,7 +237,8 @@ _MONTHS = {
     )
     for name in names.split()
 }
-_MONTH = "(?P<month>" + "|".join(sorted(_MONTHS, key=len, reverse=True)) + r")\b\.?"
+_MONTH_NAMES = "|".join(sorted((name.capitalize() for name in _MONTHS), key=len, reverse=True))
+_MONTH = f"(?P<month>{_MONTH_NAMES})" + r"\b\.?"
 _DATES = [
     re.compile(rf"\b(?P<day>\d{{1,2}})(?:st|nd|rd|th|\.)?\s+(?:of\s+)?{_MONTH},?\s*(?P<year>(?:19|20)\d\d)?\b", re.I),
     re.compile(rf"\b{_MONTH}\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?!:)(?:,?\s*(?P<year>(?:19|20)\d\d)\b)?", re.I),
@@ -272,13 +280,23 @@ def _date(match: re.Match[str]) -> Iterator[Date]:
         yield Date(year, month, day, match.start(), match.end())
 
 
-_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w|https?://\S+|\bwww\.\S+")
+_ADDRESS = re.compile(
+    r"\b[Vv]ersion \d+\.\d+\b|\bv?\d+(?:\.\d+){2,}\b|[\w.+-]+@[\w-]+\.[\w.-]*\w|https?://\S+|\bwww\.\S+"
+)
+_MODEL = re.compile(
+    rf"\b(?P<word>[A-ZÄÖÜ][^\W\d_]+) (?P<number>\d{{1,3}})\b(?![.,:]\d)(?!\s?(?:{_UNIT_PATTERN})(?!\w))"
+    rf"(?! (?:{_MONTH_NAMES})\b)"
+)
 _NAME = re.compile(
     r"\b(?:[^\W\d_a-zß-öø-ÿ][\w’'&.-]*\w|[^\W\d_a-zß-öø-ÿ])(?:[ \u00a0](?:(?:of|the|de|van|von|der|and|&)[ ])?"
     r"(?:[^\W\d_a-zß-öø-ÿ][\w’'&-]*))*"
 )
+_CURRENCIES = frozenset({"eur", "usd", "gbp", "chf"})
 _CALENDAR = frozenset("monday tuesday wednesday thursday friday saturday sunday".split()) | frozenset(_MONTHS)
-_GERMAN = re.compile(r"\b(?:der|die|das|und|nicht|ist|sind|für|mit|ein|eine|werden)\b")
+_GERMAN = re.compile(
+    r"\b(?:der|die|das|dem|den|des|und|nicht|ist|sind|für|mit|ein|eine|werden|wird|im|am|von|zu|zur|bei|auf|pro|gilt|gelten)\b",
+    re.IGNORECASE,
+)
 
 
 def names(text: str, *, known: Collection[str] = ()) -> list[Name]:
@@ -292,6 +310,14 @@ def names(text: str, *, known: Collection[str] = ()) -> list[Name]:
     ['it@example.com', 'ana keller', 'lyon', 'hr']
     """
     found = [Name((_folded(m.group().rstrip(".,;")),), m.start(), m.end()) for m in _ADDRESS.finditer(text)]
+    for match in _MODEL.finditer(text):
+        word = _folded(match["word"])
+        if (
+            not is_function_word(word)
+            and word not in _CURRENCIES
+            and (not _starts_sentence(text, match.start()) or word in known)
+        ):
+            found.append(Name((f"{word} {match['number']}",), match.start(), match.end()))
     german = len(_GERMAN.findall(text)) >= 2
     for match in _NAME.finditer(text):
         if any(n.start <= match.start() < n.end for n in found):
@@ -299,11 +325,13 @@ def names(text: str, *, known: Collection[str] = ()) -> list[Name]:
         words = match.group().split()
         if _starts_sentence(text, match.start()) and not _is_name_at_start(words, known):
             words = words[1:]
+        while words and is_function_word(words[0]) and not words[0].isupper():
+            words = words[1:]
         if german and len(words) == 1 and not words[0].isupper():
             continue  # every German noun is written like a name
-        parts = tuple(_folded(w) for w in words if w.lower() not in _CALENDAR)
+        parts = tuple(_folded(w) for w in words if w.lower() not in _CALENDAR and w.lower() not in _CURRENCIES)
         if any(len(part) > 1 for part in parts):
-            found.append(Name(parts, match.start(), match.end()))
+            found.append(Name(parts, match.start() + match.group().index(words[0]), match.end()))
     return found
 
 

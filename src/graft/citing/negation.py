@@ -15,17 +15,18 @@ from graft.citing.words import content_stems
 
 _HARD = re.compile(
     r"\b(?:not|cannot|never|no longer|none|neither|nor|no|without|nobody|nothing|nowhere|\w+n['’]t|"
+    r"prohibit\w*|forb[ai]d\w*|banned|excluded|refused|rejected|verboten|untersagt|ausgeschlossen|"
     r"nicht|keine?[rnms]?|nie|niemals|ohne|weder)\b",
     re.IGNORECASE,
 )
 _SOFT = re.compile(
-    r"\b(?:prohibit\w*|forb[ai]d\w*|banned|bans?|exclud\w+|exclusi\w+|exempt\w*|refus\w+|den(?:y|ies|ied)|reject\w*|"
+    r"\b(?:bans?|exclud(?:e|es|ing)|exclusi\w+|exempt\w*|refus(?:e|es|al)|den(?:y|ies|ied)|rejects?|"
     r"fail\w*|void\w*|unless|except\w*|lack\w*|absen\w*|instead|rather|avoid\w*|stop\w*|ceas\w*|only|solely|free|nil|"
-    r"waive\w*|outside|lapse\w*|expir\w*|forfeit\w*|lose[sn]?|lost|discourag\w*|hardly|rarely|zero|limited|restrict\w*|"
+    r"waive\w*|lapse\w*|expir\w*|forfeit\w*|discourag\w*|hardly|rarely|zero|"
     r"un(?:able|available|allowed|authori[sz]ed|necessary|needed|paid|used|likely|affected|changed|supported|safe|"
     r"suitable|refundable)\w*|non-?\w+|in(?:eligible|valid|sufficient|admissible|complete)\w*|impossible|"
-    r"ir(?:revocabl|reversibl)\w*|dis(?:allow|continu|abl|qualif)\w*|until|before|beyond|"
-    r"nur|sofern|außer|verboten|untersagt|ausgeschlossen|unzulässig)\b",
+    r"ir(?:revocabl|reversibl)\w*|dis(?:allow|continu|abl|qualif)\w*|"
+    r"nur|sofern|außer|unzulässig)\b",
     re.IGNORECASE,
 )
 _NOT_NEGATING = re.compile(
@@ -33,8 +34,10 @@ _NOT_NEGATING = re.compile(
     r"(?:must |may |does |do |shall )?not exceed\w*|not including|no matter|no\.\s?\d|whether or not|nicht nur)\b",
     re.IGNORECASE,
 )
+_MAY_EXCEED = re.compile(r"\b(?:may|can|must|might|does|do) exceed\b", re.IGNORECASE)
+_LIMITED = re.compile(r"\bnot exceed\b|\bat most\b|\b(?:no|not) more than\b|\bup to\b|\bmaximum\b", re.IGNORECASE)
 _BREAK = (
-    r"[;:()–—|!?]|,|\.\s|\n|\b(?:but|however|although|though|while|whereas|unless|except|if|because|until|when|"
+    r"[;:()–—|!?]|,|\.\s|\b(?:but|however|although|though|while|whereas|unless|except|if|because|until|when|"
     r"aber|sondern|sofern|wenn|außer)\b"
 )
 _COARSE = re.compile(_BREAK, re.IGNORECASE)
@@ -55,7 +58,13 @@ def opposed(claim: str, passage: str) -> bool:
     >>> opposed("Cats are not allowed.", "No dogs and cats are allowed.")
     False
     """
+    claim, passage = " ".join(claim.split()), " ".join(passage.split())
+    limited = _LIMITED.search(passage) is not None
     claim, passage = _NOT_NEGATING.sub(" ", claim), _NOT_NEGATING.sub(" ", passage)
+    if len(_HARD.findall(claim)) % 2 and not _HARD.search(passage) and not _soft(passage) - _soft(claim):
+        return True  # a row of a table, say, that denies nothing
+    if _MAY_EXCEED.search(claim) and not _MAY_EXCEED.search(passage) and limited:
+        return True
     return all(_opposed_in(claim, passage, breaks) for breaks in (_COARSE, _FINE))
 
 

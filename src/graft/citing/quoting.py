@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graft.citing import Citation, PageOf, located
-from graft.citing.verifying import Embed, Passage, Verdict, closest
+from graft.citing.verifying import Embed, Verdict, closest
+from graft.citing.windows import Passage
 from graft.retrieval import Hit
 
 

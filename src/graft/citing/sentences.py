@@ -46,7 +46,9 @@ def _append_trimmed(found: list[tuple[int, int]], text: str, start: int, end: in
 
 def _ends_here(text: str, start: int, mark: int, end: int) -> bool:
     if text[mark : mark + 1] == "\n":
-        return _line_break_ends(text, start, mark)
+        return _line_break_ends(text, mark)
+    if _in_row(text, mark):
+        return False
     rest = text[end : end + 3].lstrip()
     if text[mark - 1] != ".":
         return True
@@ -59,9 +61,15 @@ def _ends_here(text: str, start: int, mark: int, end: int) -> bool:
     return not rest[:1].islower()
 
 
-def _line_break_ends(text: str, start: int, mark: int) -> bool:
+def _in_row(text: str, mark: int) -> bool:
+    """Whether the line at `mark` is a table's row, which ends only with its line."""
+    stop = text.find("\n", mark)
+    return " | " in text[text.rfind("\n", 0, mark) + 1 : len(text) if stop < 0 else stop]
+
+
+def _line_break_ends(text: str, mark: int) -> bool:
     following = text[mark + 1 : text.find("\n", mark + 1) if "\n" in text[mark + 1 :] else len(text)]
-    line = text[max(start, text.rfind("\n", 0, mark) + 1) : mark]
+    line = text[text.rfind("\n", 0, mark) + 1 : mark]
     return (
         not following.strip()
         or _ITEM.match(following) is not None

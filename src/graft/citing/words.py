@@ -46,11 +46,16 @@ def is_function_word(word: str) -> bool:
     return word.lower() in _STOP
 
 
+def _is_empty(word: str) -> bool:
+    acronym = word.isupper() and len(word) > 1  # "US" is not "us", "IT" not "it"
+    return word.lower() in _STOP and not acronym
+
+
 def content_stems(text: str) -> list[str]:
     """Stems of the words that carry meaning, in order; each character counts in scripts without spaces.
 
     >>> content_stems("The employees' hotel was not booked.")
     ['employe', 'hotel', 'book']
     """
-    stems = [stem(word) for word in _WORD.findall(text) if word.lower() not in _STOP and not _CJK.search(word)]
+    stems = [stem(word) for word in _WORD.findall(text) if not _is_empty(word) and not _CJK.search(word)]
     return stems + _CJK.findall(text)

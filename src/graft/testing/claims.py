@@ -37,7 +37,7 @@ def falsify(claim: str, *, other_names: Sequence[str], seed: int = 0) -> list[Fa
         seed: Chooses which number, which name and what is put there.
 
     >>> [f.text for f in falsify("Ana Keller may approve 300 EUR.", other_names=["Tom Brandt"])]
-    ['Ana Keller may approve 900 EUR.', 'Tom Brandt may approve 300 EUR.', 'Ana Keller may not approve 300 EUR.']
+    ['Ana Keller may approve 200 EUR.', 'Tom Brandt may approve 300 EUR.', 'Ana Keller may not approve 300 EUR.']
     """
     chance = random.Random(f"{seed}:{claim}")
     found: list[FalseClaim] = []
@@ -89,7 +89,7 @@ def _other_name(claim: str, other_names: Sequence[str], chance: random.Random) -
         return None
     chosen = chance.choice(found)
     own = set(chosen.parts)
-    strangers = [n for n in other_names if own.isdisjoint(n.lower().split())]
+    strangers = [n for n in other_names if own.isdisjoint(n.lower().split()) and n not in claim]
     if not strangers:
         return None
     return claim[: chosen.start] + chance.choice(strangers) + claim[chosen.end :]
