@@ -1,0 +1,1 @@
+"""Graft and its peers on the same work, on the same machine, interleaved. `make bench` runs run.sh."""
