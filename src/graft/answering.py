@@ -14,12 +14,12 @@ from enum import StrEnum
 
 from graft.access import Principals
 from graft.citing import Citation, Verdict, cite
-from graft.citing.quoting import quote_answer
+from graft.citing.quoting import fit, quote_answer
 from graft.citing.words import content_stems
 from graft.documents import page_at
 from graft.embedding import Embedder
 from graft.errors import LimitExceeded, UsageError
-from graft.models import GenerateOptions, Message, Model, Usage, complete
+from graft.models import GenerateOptions, Message, Model, Usage, complete, drain
 from graft.prompting import closed_book_prompt, grounded_prompt, standalone_prompt
 from graft.retrieval import Hit, SearchResult, search
 from graft.settings import AnsweringSettings, RetrievalSettings
@@ -98,13 +98,7 @@ class Asking:
 
 def answer(question: str, asking: Asking, *, history: Sequence[Message] = (), strict: bool = False) -> Answer:
     """The whole answer at once; see `answer_stream`."""
-    stream = answer_stream(question, asking, history=history, strict=strict)
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            whole: Answer = end.value
-            return whole
+    return drain(answer_stream(question, asking, history=history, strict=strict))
 
 
 def answer_stream(
@@ -242,22 +236,23 @@ class _Progress:
         return self._answer(NOT_IN_DOCUMENTS, Mode.ABSTAINED, reason, draft, (), usage)
 
     def check(self, draft: str, hits: Sequence[Hit], usage: Usage) -> Answer:
-        """Verify the draft; if nothing in it holds, let the documents speak for themselves, or abstain."""
+        """Verify the draft; if nothing in it both holds and answers, quote the documents, or abstain."""
         began = time.perf_counter()
         embed = self.asking.embedder.embed
         citations = cite(draft, hits, question=self.question, embed=embed, page_of=self._page)
-        if any(c.verdict is Verdict.SUPPORTED for c in citations):
-            self.verify_ms = (time.perf_counter() - began) * 1e3
+        best = quote_answer(self.question, hits, embed=embed, page_of=self._page)
+        supported = [c.quote for c in citations if c.verdict is Verdict.SUPPORTED and c.quote]
+        detour = best.support - fit(self.question, supported, embed=embed) if best and supported else 0.0
+        self.verify_ms = (time.perf_counter() - began) * 1e3
+        if supported and detour <= self.asking.answering.max_detour:
             text, kept = _marked(draft, citations, strict=self.strict)
             return self._answer(text, Mode.GENERATED, "", draft, kept, usage)
-        quoted = quote_answer(
-            self.question, hits, embed=embed, page_of=self._page, least=self.asking.answering.min_quote
-        )
-        self.verify_ms = (time.perf_counter() - began) * 1e3
         reason = "no statement of the model is supported by the sources"
-        if quoted is None:
+        if supported:
+            reason = "what the model says is supported, but does not answer the question"
+        if best is None or best.support < self.asking.answering.min_quote:
             return self.abstain(reason, draft=draft, usage=usage)
-        return self._answer(f"{quoted.quote} [1]", Mode.QUOTED, reason, draft, (quoted,), usage)
+        return self._answer(f"{best.quote} [1]", Mode.QUOTED, reason, draft, (best,), usage)
 
     def _page(self, hit: Hit, offset: int) -> int | None:
         if hit.page is None:

@@ -93,12 +93,16 @@ class ModelSettings:
 class AnsweringSettings:
     """How an answer is made and checked."""
 
-    passages: int = _value(5, "most hits put into the prompt")
+    passages: int = _value(4, "most hits put into the prompt")
     prompt_tokens: int = _value(2048, "tokens of the whole prompt")
-    answer_tokens: int = _value(256, "most tokens of an answer")
+    answer_tokens: int = _value(160, "most tokens of an answer")
     temperature: float = _value(0.0, "0 gives the same answer each time")
     min_quote: float = _value(
         0.45, "below this fit of the best sentence, from 0 to 1, nothing is quoted where the model's words failed"
+    )
+    max_detour: float = _value(
+        0.2,
+        "a quote replaces an answer whose support fits the question worse than the best sentence by so much",
     )
     min_relevance: float = _value(
         0.35, "below this relevance of the best hit, from 0 to 1, abstain without asking a model"

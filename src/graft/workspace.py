@@ -253,15 +253,13 @@ class Workspace:
         history: Sequence[Message] = (),
     ) -> Answer:
         """A question -> a checked answer, or an honest "not in your documents"; see `answering`."""
-        stream = self.ask_stream(
-            question, model=model, retrieval=retrieval, strict=strict, collection=collection, history=history
+        from graft.models import drain
+
+        return drain(
+            self.ask_stream(
+                question, model=model, retrieval=retrieval, strict=strict, collection=collection, history=history
+            )
         )
-        while True:
-            try:
-                next(stream)
-            except StopIteration as end:
-                answer: Answer = end.value
-                return answer
 
     def ask_stream(
         self,

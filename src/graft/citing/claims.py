@@ -12,8 +12,14 @@ from graft.citing.sentences import sentences
 from graft.citing.words import content_stems
 
 _BRACKET = re.compile(r"\s*[\[【]\s*(?:sources?\s*)?(\d{1,3}(?:\s*,\s*\d{1,3})*)\s*[\]】]", re.IGNORECASE)
-_LABEL = re.compile(r"^(?:(?:the )?(?:correct )?(?:answer|response)(?: is)?|a)\s*[:\n]\s*", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(?:(?:the )?(?:correct )?(?:answer|response)(?: to (?:the|your) question)?(?: is\b|(?=\s*[:\n]))|a(?=\s*:))"
+    r"\s*[:,\n]?\s*(?=\S)",
+    re.IGNORECASE,
+)
 _LEADING = re.compile(r"^(?:[-*•]\s+|\d{1,2}[.)]\s+)")
+
+_EMPTY = frozenset(content_stems("yes okay answer answers question source sources document documents text passage"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +33,20 @@ class Claim:
 
 
 def split_claims(answer: str) -> list[Claim]:
-    """The claims of an answer, in order; questions and phrases without content are not claims.
+    """The claims of an answer, in order, each once; questions and phrases without content are not claims.
 
     >>> [(c.text, c.markers) for c in split_claims("Claims close on 5 March [2]. It is 40 EUR.[1] OK?")]
     [('Claims close on 5 March.', (2,)), ('It is 40 EUR.', (1,))]
     """
     found: list[Claim] = []
+    said: set[str] = set()
     for start, end in _with_trailing_markers(answer):
         raw = answer[start:end]
         markers = tuple(int(n) for match in _BRACKET.finditer(raw) for n in match[1].split(","))
         text = _LABEL.sub("", _LEADING.sub("", _BRACKET.sub("", raw).strip())).strip(" *_`")
-        if text and not text.endswith("?") and (content_stems(text) or re.search(r"\d", text)):
+        states = frozenset(content_stems(text)) - _EMPTY or re.search(r"\d", text)
+        if text and not text.endswith("?") and states and text.lower() not in said:
+            said.add(text.lower())
             found.append(Claim(start, end, text, markers))
     return found
 

@@ -14,16 +14,10 @@ from graft.citing.windows import Passage
 from graft.retrieval import Hit
 
 
-def quote_answer(
-    question: str, hits: Sequence[Hit], *, embed: Embed, page_of: PageOf, least: float
-) -> Citation | None:
-    """The range of the hits that fits the question best, as an answer supported by itself.
-
-    Args:
-        least: Below this fit, from 0 to 1, there is no quote.
-    """
+def quote_answer(question: str, hits: Sequence[Hit], *, embed: Embed, page_of: PageOf) -> Citation | None:
+    """The range of the hits that fits the question best, as an answer supported by itself; its fit is `support`."""
     found = closest(question, [Passage(hit.text, hit.context) for hit in hits], embed=embed)
-    if found is None or found.passage is None or found.support < least:
+    if found is None or found.passage is None:
         return None
     hit = hits[found.passage]
     quote = hit.text[found.start : found.end]
@@ -31,3 +25,9 @@ def quote_answer(
         claim=quote, claim_start=0, claim_end=len(quote), verdict=Verdict.SUPPORTED, support=found.support
     )
     return located(itself, hit, found, page_of)
+
+
+def fit(question: str, quotes: Sequence[str], *, embed: Embed) -> float:
+    """How well the best of some quotes fits a question, from 0 to 1, measured as `quote_answer` does."""
+    found = closest(question, [Passage(quote) for quote in quotes], embed=embed)
+    return 0.0 if found is None else found.support

@@ -127,9 +127,11 @@ def _next_question(*, prompt: bool) -> str | None:
 
 def _answer(workspace: Workspace, question: str, *, live: bool, **options: Any) -> Answer:
     """Show the draft while it is written, if somebody looks; it gives way to the checked answer."""
+    from graft.models import drain
+
     stream = workspace.ask_stream(question, **options)
     if not live or not sys.stdout.isatty():
-        return _drain(stream, lambda _: None)
+        return drain(stream)
     from rich.live import Live
     from rich.text import Text
 
@@ -140,16 +142,7 @@ def _answer(workspace: Workspace, question: str, *, live: bool, **options: Any) 
             draft.append(piece)
             shown.update(Text(safe("".join(draft)), style="dim"))
 
-        return _drain(stream, tell)
-
-
-def _drain(stream: Any, tell: Any) -> Answer:
-    while True:
-        try:
-            tell(next(stream))
-        except StopIteration as end:
-            answer: Answer = end.value
-            return answer
+        return drain(stream, tell)
 
 
 def answer_json(answer: Answer) -> dict[str, Any]:

@@ -4,7 +4,7 @@ It does not know documents or retrieval.
 """
 
 from graft.models.catalogue import CatalogueEntry, PulledModel, catalogue, pulled
-from graft.models.protocol import GenerateOptions, Message, Model, Reply, Usage, complete
+from graft.models.protocol import GenerateOptions, Message, Model, Reply, Usage, complete, drain
 from graft.models.specs import ModelSpec, open_model, spec_for
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Usage",
     "catalogue",
     "complete",
+    "drain",
     "open_model",
     "pulled",
     "spec_for",

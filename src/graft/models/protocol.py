@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 Role = Literal["system", "user", "assistant"]
 
@@ -93,12 +93,27 @@ class Model(Protocol):
         ...
 
 
-def complete(model: Model, messages: Sequence[Message], options: GenerateOptions | None = None) -> Reply:
-    """The whole reply at once."""
-    stream = model.stream(messages, options or GenerateOptions())
+R = TypeVar("R")
+
+
+def drain(stream: Generator[str, None, R], tell: Callable[[str], object] = lambda piece: None) -> R:
+    """Run a stream to its end, telling each piece, and return its return value.
+
+    >>> def count():
+    ...     yield "one"
+    ...     return 1
+    >>> drain(count(), print)
+    one
+    1
+    """
     while True:
         try:
-            next(stream)
+            tell(next(stream))
         except StopIteration as end:
-            reply: Reply = end.value
-            return reply
+            value: R = end.value
+            return value
+
+
+def complete(model: Model, messages: Sequence[Message], options: GenerateOptions | None = None) -> Reply:
+    """The whole reply at once."""
+    return drain(model.stream(messages, options or GenerateOptions()))

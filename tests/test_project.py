@@ -1,0 +1,99 @@
+"""The project keeps its own word: public names, documented commands, light imports."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import graft
+from graft import Workspace
+from graft.cli import graft as command_line
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_public_names_are_these() -> None:
+    assert graft.__all__ == ["GraftError", "Settings", "Workspace"]
+    methods = {name for name in vars(Workspace) if not name.startswith("_")}
+    assert methods == {
+        "add",
+        "add_hosted_model",
+        "add_model_file",
+        "ask",
+        "ask_stream",
+        "check",
+        "close",
+        "collections",
+        "create_collection",
+        "documents",
+        "embedder",
+        "model",
+        "models",
+        "pull_model",
+        "reader",
+        "rebuild_indexes",
+        "reembed",
+        "remove",
+        "remove_collection",
+        "remove_model",
+        "resolve",
+        "search",
+        "store",
+        "sync",
+    }
+
+
+def test_importing_graft_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, graft; print([m for m in ('numpy', 'sqlalchemy', 'onnxruntime', 'litellm') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def documented_commands() -> list[str]:
+    lines = []
+    for path in (ROOT / "README.md", ROOT / "runs" / "demo.sh"):
+        text = path.read_text(encoding="utf-8").replace('"$graft"', "graft")
+        lines += re.findall(r"^(?:    |\$ )?(graft [a-z][^#\n]*)", text, re.MULTILINE)
+    return lines
+
+
+def test_commands_are_documented() -> None:
+    assert len(documented_commands()) >= 10
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_a_documented_command_exists_with_its_options(line: str) -> None:
+    words = re.sub(r'"[^"]*"', "X", line).split()[1:]
+    command: click.Command = command_line
+    while isinstance(command, click.Group):
+        name = words.pop(0)
+        assert name in command.commands, f"{line}: no {name}"
+        command = command.commands[name]
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in words if re.match(r"--?[a-z]", word)} <= options
+
+
+def test_documented_make_verbs_exist() -> None:
+    verbs = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        verb
+        for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+        for verb in re.findall(r"(?:^    |`)make ([a-z]+)", path.read_text(), re.MULTILINE)
+    }
+    assert {"demo", "test"} <= named <= verbs
+
+
+def test_no_module_is_longer_than_a_reader_can_hold() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in (ROOT / "src").rglob("*.py")
+        if (count := len(path.read_text(encoding="utf-8").splitlines())) > 480
+    }
+    assert long == {}
