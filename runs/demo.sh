@@ -22,9 +22,9 @@ rm -rf "$GRAFT_HOME"
 
 # 4. Answers. The model is the smallest there is and often wrong; what it says is checked, and where it
 #    fails the documents are quoted.
-ask "How many days of annual leave can be carried over in Port Lindley?"
+ask "How many unused holiday days can I take over into next year?"
 ask "What is the net price of an Atlas 2 Standard in the EU?"
-ask "Can the Porter 2 carry children?"
+ask "How fast must a stolen laptop be reported?"
 ask "Until when must expense claims be submitted?"
 
 # 5. What the documents do not say is not made up.

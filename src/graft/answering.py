@@ -143,7 +143,7 @@ def answer_stream(
     progress.cost_usd = reply.cost_usd
     if _REFUSAL.match(reply.text):
         return progress.abstain("the model found no answer in the sources", draft=reply.text, usage=reply.usage)
-    return progress.check(reply.text, prompt.hits, reply.usage)
+    return progress.check(reply.text, reply.usage)
 
 
 def answer_closed_book(question: str, asking: Asking) -> Generator[str, None, Answer]:
@@ -235,10 +235,11 @@ class _Progress:
     def abstain(self, reason: str, *, draft: str, usage: Usage) -> Answer:
         return self._answer(NOT_IN_DOCUMENTS, Mode.ABSTAINED, reason, draft, (), usage)
 
-    def check(self, draft: str, hits: Sequence[Hit], usage: Usage) -> Answer:
+    def check(self, draft: str, usage: Usage) -> Answer:
         """Verify the draft; if nothing in it both holds and answers, quote the documents, or abstain."""
         began = time.perf_counter()
         embed = self.asking.embedder.embed
+        hits = self.found.hits[: self.asking.answering.checked_passages]
         citations = cite(draft, hits, question=self.question, embed=embed, page_of=self._page)
         best = quote_answer(self.question, hits, embed=embed, page_of=self._page)
         supported = [c.quote for c in citations if c.verdict is Verdict.SUPPORTED and c.quote]

@@ -153,11 +153,12 @@ def _hits(
     wanted: int,
 ) -> list[Hit]:
     """The best `wanted` hits; adjacent chunks of one document among the candidates fetched become one."""
-    fetched = fused[: wanted + wanted // 2 if settings.merge_neighbours else wanted]
-    scores = dict(fetched)
+    scores = dict(fused[: 3 * wanted if settings.merge_neighbours else wanted])
     groups: list[list[ChunkRecord]] = []
     places: dict[tuple[str, int], list[ChunkRecord]] = {}  # (document, ordinal) -> its group
-    for record in store.chunks(list(scores), principals=principals):
+    for number, record in enumerate(store.chunks(list(scores), principals=principals)):
+        if len(groups) == wanted and number >= wanted + wanted // 2:
+            break  # a neighbour that fits much worse adds nothing
         beside = _beside(record, places) if settings.merge_neighbours else None
         if beside is None and len(groups) == wanted:
             continue

@@ -93,7 +93,8 @@ class ModelSettings:
 class AnsweringSettings:
     """How an answer is made and checked."""
 
-    passages: int = _value(4, "most hits put into the prompt")
+    passages: int = _value(3, "most hits put into the prompt; small models answer worse from more, large ones better")
+    checked_passages: int = _value(5, "hits that a statement is held against, and quoted from")
     prompt_tokens: int = _value(2048, "tokens of the whole prompt")
     answer_tokens: int = _value(160, "most tokens of an answer")
     temperature: float = _value(0.0, "0 gives the same answer each time")
