@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,29 @@ def test_a_document_cannot_command_the_terminal(home: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts_are_printed(home: Path, shell: str) -> None:
     assert "_GRAFT_COMPLETE" in graft(home, "completion", shell).stdout
+
+
+def test_ctrl_c_keeps_what_is_finished_and_shows_no_traceback(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(400):
+        (folder / f"{number}.txt").write_text(f"Note {number}. " + "It tells of one matter and of no other. " * 40)
+    script = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from graft.cli import main; main(['--home', {str(home)!r}, 'add', {str(folder)!r}, '--json'])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not (home / "graft.db").exists():
+        time.sleep(0.05)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err and "run the same command again" in err
+    assert json.loads(out)["error"].startswith("interrupted")
+    again = graft_json(home, "add", str(folder))
+    assert again["added"] + again["unchanged"] == 400
 
 
 def test_output_to_a_closed_pipe_is_not_a_traceback(filled: Path) -> None:

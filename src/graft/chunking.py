@@ -92,6 +92,11 @@ class _Tokens:
         last = min(int(np.searchsorted(self.starts, start)) + count, len(self.ends)) - 1
         return max(start + 1, int(self.ends[last])) if last >= 0 else start + 1
 
+    def next_start(self, offset: int, end: int) -> int:
+        """Offset of the first token that begins at `offset` or later, or `end`: a cut never splits a token."""
+        number = int(np.searchsorted(self.starts, offset))
+        return min(int(self.starts[number]), end) if number < len(self.starts) else end
+
     def before(self, end: int, count: int) -> int:
         """Offset at which the last `count` tokens before `end` begin."""
         return int(self.starts[max(0, int(np.searchsorted(self.starts, end)) - count)])
@@ -148,7 +153,7 @@ def _cut(text: str, block: Block, tokens: _Tokens, settings: ChunkingSettings) -
         ends = [match.end() for match in _SENTENCE_END.finditer(text, middle, limit)]
         end = ends[-1] if ends else _word_end(text, middle, limit)
         yield start, end
-        overlapping = max(tokens.before(end, settings.overlap_tokens), middle)
+        overlapping = tokens.next_start(max(tokens.before(end, settings.overlap_tokens), middle), end)
         sentence = _SENTENCE_END.search(text, overlapping, end - 1)
         start = _skip_space(text, sentence.end() if sentence else _word_start(text, overlapping, end), end)
     if start < block.end:
