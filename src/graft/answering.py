@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from graft.access import Principals
 from graft.citing import Citation, Verdict, cite
-from graft.citing.quoting import fit, quote_answer
+from graft.citing.quoting import fit, quote_answer, spelled_out
 from graft.citing.words import content_stems
 from graft.documents import page_at
 from graft.embedding import Embedder
@@ -253,7 +253,7 @@ class _Progress:
             reason = "what the model says is supported, but does not answer the question"
         if best is None or best.support < self.asking.answering.min_quote:
             return self.abstain(reason, draft=draft, usage=usage)
-        return self._answer(f"{best.quote} [1]", Mode.QUOTED, reason, draft, (best,), usage)
+        return self._answer(f"{spelled_out(best)} [1]", Mode.QUOTED, reason, draft, (best,), usage)
 
     def _page(self, hit: Hit, offset: int) -> int | None:
         if hit.page is None:

@@ -28,6 +28,7 @@ class Citation:
         support: How well the range fits, from 0 to 1.
         missing: Numbers, dates and names of the claim that the range lacks.
         opposed: Whether the range says the opposite.
+        header: Of a table's row, the row that names its columns.
     """
 
     claim: str
@@ -44,6 +45,7 @@ class Citation:
     quote: str | None = None
     missing: tuple[str, ...] = ()
     opposed: bool = False
+    header: str = ""
 
 
 PageOf = Callable[[Hit, int], int | None]
@@ -88,4 +90,5 @@ def located(citation: Citation, hit: Hit, finding: Checked, page_of: PageOf) -> 
         end=hit.start + finding.end,
         page=page_of(hit, hit.start + finding.start),
         quote=hit.text[finding.start : finding.end],
+        header=finding.header,
     )

@@ -31,3 +31,21 @@ def fit(question: str, quotes: Sequence[str], *, embed: Embed) -> float:
     """How well the best of some quotes fits a question, from 0 to 1, measured as `quote_answer` does."""
     found = closest(question, [Passage(quote) for quote in quotes], embed=embed)
     return 0.0 if found is None else found.support
+
+
+def spelled_out(citation: Citation) -> str:
+    """A quote as a sentence: a table's row with each cell after its column's name, other text on one line.
+
+    >>> spelled_out(Citation(claim="", claim_start=0, claim_end=0, verdict=Verdict.SUPPORTED, support=1.0,
+    ...     quote="A2 | EU | 7450", header="Article | Region | Net price EUR"))
+    'Article: A2; Region: EU; Net price EUR: 7450'
+    """
+    quote = citation.quote or ""
+    names, cells = (_cells(row) for row in (citation.header, quote))
+    if len(cells) > 1 and len(names) == len(cells):
+        return "; ".join(f"{name}: {cell}" for name, cell in zip(names, cells, strict=True) if cell)
+    return " ".join(quote.split())
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip().strip("|").split("|")]

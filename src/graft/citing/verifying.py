@@ -54,6 +54,7 @@ class Checked:
         support: Alignment from 0 to 1; not a probability.
         missing: Numbers, dates and names of the claim that the range does not hold, as written.
         opposed: Whether the range says the opposite.
+        header: Of a table's row, the row that names its columns.
     """
 
     verdict: Verdict
@@ -63,6 +64,7 @@ class Checked:
     support: float
     missing: tuple[str, ...] = ()
     opposed: bool = False
+    header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,4 +245,5 @@ def _result(claim: Claim, windows: Sequence[Window], finding: _Finding, verdict:
         support=round(min(1.0, max(0.0, finding.alignment)), 3),
         missing=tuple(claim.text[a:b].strip() for a, b in finding.missing),
         opposed=finding.opposed,
+        header=window.header,
     )

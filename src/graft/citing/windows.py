@@ -35,6 +35,7 @@ class Window:
     Attributes:
         passage: Index of its passage; `start` and `end` are its range there.
         context: What stands over it: the passage's context, the heading and the table's header before it.
+        header: Of a row, its table's first row; else "".
         before: The sentence before it.
         first_sentence: Length of its first sentence; the rest is the second.
         passage_text: All of its passage after its context; the window begins there at `offset`.
@@ -47,6 +48,7 @@ class Window:
     end: int
     text: str
     context: str
+    header: str
     before: str
     first_sentence: int
     passage_text: str
@@ -68,17 +70,17 @@ def windows_of(passages: Sequence[Passage]) -> tuple[list[Window], list[str]]:
     for number, passage in enumerate(passages):
         ranges = [(a, b) for a, b in sentences(passage.text) if not _RULE.fullmatch(passage.text[a:b])]
         texts = [passage.text[a:b] for a, b in ranges]
-        over = _standing_over(texts, passage.context)
+        over, headers = _standing_over(texts, passage.context)
         whole = f"{passage.context} {passage.text}"
         first = len(units)
         units += [f"{over[i]}\n{text}" if _CELLS in text else text for i, text in enumerate(texts)]
         for i, text in enumerate(texts):
             states = not _announces(text)
             if states:
-                windows.append(_window(number, passage, whole, ranges, over, first, i, i))
+                windows.append(_window(number, passage, whole, ranges, over, headers, first, i, i))
             prose = i + 1 < len(texts) and text[-1] in _FULL_STOPS and _CELLS not in texts[i + 1]
             if prose and not _announces(texts[i + 1]):
-                windows.append(_window(number, passage, whole, ranges, over, first, i, i + 1))
+                windows.append(_window(number, passage, whole, ranges, over, headers, first, i, i + 1))
     return windows, units
 
 
@@ -88,6 +90,7 @@ def _window(
     whole: str,
     ranges: Sequence[tuple[int, int]],
     over: Sequence[str],
+    headers: Sequence[str],
     first: int,
     i: int,
     j: int,
@@ -103,6 +106,7 @@ def _window(
         end=end,
         text=text,
         context=context,
+        header=headers[i],
         before=passage.text[ranges[i - 1][0] : ranges[i - 1][1]] if i else "",
         first_sentence=ranges[i][1] - start,
         passage_text=whole,
@@ -113,9 +117,10 @@ def _window(
     )
 
 
-def _standing_over(texts: Sequence[str], context: str) -> list[str]:
-    """For each sentence the heading before it and, for a row, the first row of its table."""
+def _standing_over(texts: Sequence[str], context: str) -> tuple[list[str], list[str]]:
+    """For each sentence what stands over it, heading and header, and for a row its header alone."""
     over: list[str] = []
+    headers: list[str] = []
     heading = ""
     header = context.rsplit("\n", 1)[-1] if _CELLS in context.rsplit("\n", 1)[-1] else ""
     in_table = bool(header)
@@ -124,13 +129,15 @@ def _standing_over(texts: Sequence[str], context: str) -> list[str]:
             if not in_table:
                 header = text
             in_table = True
-            over.append(" ".join(part for part in (heading, header if header != text else "") if part))
+            headers.append(header if header != text else "")
+            over.append(" ".join(part for part in (heading, headers[-1]) if part))
             continue
         in_table = False
+        headers.append("")
         over.append(heading)
         if _is_heading(text):
             heading = text.lstrip("#").strip()
-    return over
+    return over, headers
 
 
 def _is_heading(text: str) -> bool:

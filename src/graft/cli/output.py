@@ -194,6 +194,8 @@ def _show_citation(number: int, citation: Citation) -> None:
         say(f"      not there: {', '.join(citation.missing)}", colour)
     if citation.opposed:
         say("      the source says the opposite", colour)
+    if citation.header:
+        say(f"      {_shortened(citation.header)}", "dim")
     say(f"      “{_shortened(citation.quote or '')}”")
 
 
