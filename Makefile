@@ -17,7 +17,7 @@ demo: $(VENV)/.installed               ## read the sample documents and answer f
 test: $(VENV)/.tested                  ## every test
 	$(BIN)/python -m pytest
 
-check: $(VENV)/.tested                 ## lint, types, layering, docs
+check: $(VENV)/.tested                 ## lint, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -27,7 +27,7 @@ format: $(VENV)/.tested                ## rewrite files the way `check` wants th
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed              ## measure against the peers; see benchmarks/README.md
+bench: $(VENV)/.installed              ## measure against the peers (needs the public test data in GRAFT_DATA)
 	bash benchmarks/run.sh
 
 clean:           ## remove what the verbs made

@@ -116,7 +116,8 @@ def test_quantities_written_differently_are_the_same(one: str, other: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("30 days", "30 weeks"), ("5 EUR", "5 USD"), ("1,500", "15,000"), ("4.95", "495")]
+    ("one", "other"),
+    [("30 days", "30 weeks"), ("5 EUR", "5 USD"), ("1,500", "15,000"), ("4.95", "495"), ("20 °C", "-20 °C")],
 )
 def test_quantities_that_differ_are_told_apart(one: str, other: str) -> None:
     assert not same_quantity(quantities(one)[0], quantities(other)[0])
@@ -151,6 +152,10 @@ def test_a_number_that_counts_list_items_or_cites_is_not_a_fact() -> None:
         ("It must be paid within at most 30 days.", "It must be paid no later than 30 days.", False),
         ("Wine is not served in the plant.", "Wine may be served after 17:00, except in the plant.", False),
         ("No receipt is needed below 10 EUR.", "Receipts are not needed below 10 EUR.", False),
+        ("It costs at least 140 EUR.", "It costs at most 140 EUR.", True),
+        ("Orders above 500 EUR are free.", "Orders below 500 EUR are free.", True),
+        ("Valid only after 31 March.", "Valid only until 31 March.", True),
+        ("Prices rise by 5%.", "Prices fall by 5%.", True),
         ("Überstunden werden nicht bezahlt.", "Überstunden werden bezahlt.", True),
     ],
 )

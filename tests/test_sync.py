@@ -15,6 +15,7 @@ from graft import Settings, Workspace
 from graft.access import OWNER
 from graft.errors import EmbedderMismatch, NotFound, UsageError
 from graft.settings import resolve
+from graft.store import Batch, NewDocument
 from graft.sync import Progress
 
 LEAVE = "# Leave\n\nUnused leave may be carried over until 31 March of the next year.\n"
@@ -217,3 +218,46 @@ def test_a_killed_add_leaves_whole_documents_only_and_the_next_one_completes(
         workspace.add([str(folder)])
         assert len(workspace.documents()) == 202
         assert found(workspace, "Note number 137. It tells of matter 137.")[0] == "note137.txt"
+
+
+def test_who_adds_for_others_can_still_take_it_back(workspace: Workspace, folder: Path) -> None:
+    workspace.add([str(folder)], access=["group:hr"])
+    (folder / "leave.md").unlink()
+    assert workspace.sync().removed == 1
+    with Workspace(workspace.home, principals=["group:hr"]) as hr:
+        assert found(hr, "Until when may leave be carried over?") == ["deep/travel.md"]
+
+
+def test_a_link_to_itself_and_a_name_that_is_not_text_do_no_harm(workspace: Workspace, folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    for name in (b"\xff.txt", b"\xfe.txt"):
+        Path(os.fsdecode(bytes(folder) + b"/" + name)).write_text("A note in a file of an odd name.")
+    result = workspace.add([str(folder)])
+    assert (result.added, result.failed) == (4, [])
+    assert r"\xff.txt" in {d.uri for d in workspace.documents()}
+
+
+def test_a_source_of_another_collection_cannot_be_written_to(workspace: Workspace, folder: Path) -> None:
+    workspace.add([str(folder)])
+    anas = workspace.documents()[0]
+    with Workspace(workspace.home, principals=["user:mallory"]) as mallory:
+        (folder.parent / "mine.txt").write_text("Mine.")
+        mallory.add([str(folder.parent / "mine.txt")], collection="mallorys")
+        theirs = mallory.documents()[0]
+        document = mallory.reader.read(b"Taken over.", name="x.txt")
+        stolen = NewDocument(
+            uri=anas.uri,
+            source_id=anas.source_id,
+            title="x",
+            principals=mallory.principals,
+            document=document,
+            source_sha256="0",
+            size=1,
+            mtime_ns=1,
+            chunks=[],
+            vectors=mallory.embedder.embed([]),
+        )
+        batch = Batch(collection=theirs.collection, embedder=mallory.embedder.identity, documents=[stolen])
+        with pytest.raises(NotFound, match="has no source"):
+            mallory.store.write(batch, principals=mallory.principals)
+    assert [d.uri for d in workspace.documents()] == ["deep/travel.md", "leave.md"]

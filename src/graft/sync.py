@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -34,7 +33,9 @@ BATCH_CHUNKS = 512
 small enough that a killed process loses seconds of work."""
 
 EMBED_AT_ONCE = 2048
-"""Chunks of one large document embedded between two signs of progress."""
+"""Chunks whose texts and vectors are held at once."""
+
+_GRANT_ACCESS = "grant this user read access"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def sync(*, ingest: Ingest, collection: str | None, principals: Principals) -> A
 
 def _source(location: str) -> tuple[SourceKind, str]:
     """("url" | "folder" | "file", its absolute address)."""
-    if urlsplit(location).scheme in ("http", "https"):
+    if location.lower().startswith(("http://", "https://")):
         return "url", location
     path = Path(location).expanduser()
     if not path.exists():
@@ -170,7 +171,9 @@ def _sync_source(source: SourceRecord, ingest: Ingest, principals: Principals, r
             )
         files = list(_walk(root, unreadable, result))
     else:
-        files = [f for f in [_look(root, root.name)] if f is not None]
+        if not root.parent.is_dir():
+            raise UsageError(f"the folder {root.parent} is not there; {root.name} is kept", fix="mount or restore it")
+        files = [f for f in [_look(root, _printable(root.name))] if f is not None]
     seen = {file.uri for file in files}
     gone = [d.id for uri, d in known.items() if uri not in seen and not uri.startswith(tuple(unreadable))]
     if gone:
@@ -189,32 +192,49 @@ def _walk(root: Path, unreadable: list[str], result: AddResult) -> Iterator[_Fil
     def on_error(error: OSError) -> None:
         folder = Path(error.filename)
         unreadable.append(f"{folder.relative_to(root).as_posix()}/" if folder != root else "")
-        result.failed.append(
-            Failure(str(folder), f"the folder cannot be listed: {error.strerror}", "grant this user read access")
-        )
+        result.failed.append(Failure(str(folder), f"the folder cannot be listed: {error.strerror}", _GRANT_ACCESS))
 
     for folder, subfolders, names in os.walk(root, onerror=on_error):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder, name)
-            inside = not path.is_symlink() or root in path.resolve().parents
-            if name.startswith(".") or not inside:
+            if name.startswith(".") or not _stays_inside(path, root):
                 continue
-            file = _look(path, path.relative_to(root).as_posix())
+            uri = _printable(path.relative_to(root).as_posix())
+            try:
+                file = _look(path, uri)
+            except OSError as error:
+                unreadable.append(uri)
+                failure = Failure(
+                    _printable(str(path)), f"the file cannot be looked at: {error.strerror}", _GRANT_ACCESS
+                )
+                result.failed.append(failure)
+                continue
             if file is not None:
                 yield file
 
 
+def _stays_inside(path: Path, root: Path) -> bool:
+    try:
+        return not path.is_symlink() or root in path.resolve().parents
+    except (OSError, RuntimeError):  # a link to itself
+        return False
+
+
+def _printable(name: str) -> str:
+    """A file name as text that can be stored and shown; bytes that are not UTF-8 become escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _look(path: Path, uri: str) -> _File | None:
+    """The file, or None where there is none; any other trouble is an OSError, for then it may still be there."""
     try:
         status = path.stat()
-    except OSError:
+    except FileNotFoundError:
         return None  # gone since it was listed, or a link to nothing
     if not stat.S_ISREG(status.st_mode):
         return None
-    return _File(
-        uri.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), path, status.st_size, status.st_mtime_ns
-    )
+    return _File(uri, path, status.st_size, status.st_mtime_ns)
 
 
 def _read_changed(
@@ -244,7 +264,7 @@ def _read_changed(
             else:
                 yield _document(file.uri, data, digest, file.size, file.mtime_ns, ingest)
         except GraftError as error:
-            result.failed.append(Failure(str(file.path), error.message, error.fix))
+            result.failed.append(Failure(_printable(str(file.path)), error.message, error.fix))
     ingest.progress(Progress(len(files), len(files), result.chunks, ""))
 
 
@@ -297,7 +317,7 @@ def _sync_url(
             timeout_seconds=ingest.settings.reading.max_seconds,
         )
         digest = hashlib.sha256(fetched.data).hexdigest()
-        if old is not None and old.source_sha256 == digest:
+        if old is not None and old.source_sha256 == digest and old.principals == source.principals:
             result.unchanged += 1
             return
         read = _document(source.uri, fetched.data, digest, len(fetched.data), 0, ingest)
@@ -338,7 +358,7 @@ def _write(
     principals: Principals,
     result: AddResult,
 ) -> None:
-    vectors = _embed([c for d in documents for c in d.chunks], ingest, result)
+    vectors = _embed([c for d in documents for c in d.chunks], ingest)
     new: list[NewDocument] = []
     first = 0
     for read in documents:
@@ -368,7 +388,7 @@ def _write(
     result.chunks += written.chunks
 
 
-def _embed(chunks: Sequence[Chunk], ingest: Ingest, result: AddResult) -> Vectors:
+def _embed(chunks: Sequence[Chunk], ingest: Ingest) -> Vectors:
     texts = [searchable(c.context, c.text) for c in chunks]
     parts: list[Vectors] = []
     for start in range(0, len(texts), EMBED_AT_ONCE):

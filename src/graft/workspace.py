@@ -153,7 +153,7 @@ class Workspace:
         """Read files, folders and URLs into a collection, which is made if it does not exist.
 
         Args:
-            access: Who may read them; by default who adds them.
+            access: Who may read them besides those who add them.
             progress: Told how far it has come.
         Returns: Counts, and every file that failed with its fix; the others are in.
         Raises:
@@ -162,7 +162,7 @@ class Workspace:
         """
         from graft.sync import add
 
-        grant = self.principals if access is None else check_principals(access)
+        grant = self.principals | (frozenset() if access is None else check_principals(access))
         return add(
             locations,
             ingest=self._ingest(progress),
@@ -274,6 +274,11 @@ class Workspace:
         """Like `ask`, yielding the model's draft as it is written; the return value is the Answer."""
         from graft.answering import answer_closed_book, answer_stream
 
+        if strict and not retrieval:
+            raise UsageError(
+                "without retrieval nothing can be checked, so strict would leave nothing",
+                fix="leave out --no-retrieval",
+            )
         asking = self._asking(model, collection)
         if retrieval:
             return answer_stream(question, asking, history=history, strict=strict)

@@ -208,7 +208,7 @@ def same_quantity(claimed: Quantity, stated: Quantity) -> bool:
     if claimed.unit and stated.unit and claimed.unit != stated.unit:
         return False
     bare = not claimed.unit or not stated.unit  # a table's cell, its unit in the header
-    a, b = (abs(q.written if bare else q.value) for q in (claimed, stated))
+    a, b = (q.written if bare else q.value for q in (claimed, stated))
     return a == b or (_three_places(a) and a * 1000 == b) or (_three_places(b) and b * 1000 == a)
 
 

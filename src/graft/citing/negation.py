@@ -36,6 +36,18 @@ _NOT_NEGATING = re.compile(
 )
 _MAY_EXCEED = re.compile(r"\b(?:may|can|must|might|does|do) exceed\b", re.IGNORECASE)
 _LIMITED = re.compile(r"\bnot exceed\b|\bat most\b|\b(?:no|not) more than\b|\bup to\b|\bmaximum\b", re.IGNORECASE)
+_OPPOSITES = [
+    tuple(re.compile(rf"\b(?:{words})\b", re.IGNORECASE) for words in pair)
+    for pair in (
+        ("at least|minimum|(?:no|not) less than|or more", "at most|maximum|(?:no|not) more than|up to|not exceed"),
+        ("above|more than|over", "below|less than|under"),
+        ("after", "before|until"),
+        (
+            "ris(?:e|es|en|ing)|rose|increas\\w+|grew|grow\\w*",
+            "fall(?:s|en|ing)?|fell|decreas\\w+|drop\\w*|reduc\\w+",
+        ),
+    )
+]
 _BREAK = (
     r"[;:()–—|!?]|,|\.\s|\b(?:but|however|although|though|while|whereas|unless|except|if|because|until|when|"
     r"aber|sondern|sofern|wenn|außer)\b"
@@ -60,12 +72,25 @@ def opposed(claim: str, passage: str) -> bool:
     """
     claim, passage = " ".join(claim.split()), " ".join(passage.split())
     limited = _LIMITED.search(passage) is not None
+    if _turned_round(claim, passage):
+        return True
     claim, passage = _NOT_NEGATING.sub(" ", claim), _NOT_NEGATING.sub(" ", passage)
     if len(_HARD.findall(claim)) % 2 and not _HARD.search(passage) and not _soft(passage) - _soft(claim):
         return True  # a row of a table, say, that denies nothing
     if _MAY_EXCEED.search(claim) and not _MAY_EXCEED.search(passage) and limited:
         return True
     return all(_opposed_in(claim, passage, breaks) for breaks in (_COARSE, _FINE))
+
+
+def _turned_round(claim: str, passage: str) -> bool:
+    """Whether the claim has one word of a pair of opposites where the passage has only the other."""
+    if _HARD.search(claim) or _HARD.search(passage):
+        return False  # "not below 10" may mean "above 10"
+    for pair in _OPPOSITES:
+        for one, other in (pair, pair[::-1]):
+            if one.search(claim) and not other.search(claim) and other.search(passage) and not one.search(passage):
+                return True
+    return False
 
 
 def _opposed_in(claim: str, passage: str, breaks: re.Pattern[str]) -> bool:

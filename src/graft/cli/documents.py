@@ -36,7 +36,10 @@ def _finish(result: AddResult, as_json: bool) -> int:
 @click.argument("locations", nargs=-1, required=True, metavar="PATH|URL ...")
 @click.option("--collection", "-c", default="default", show_default=True, metavar="NAME", help="Where to put them.")
 @click.option(
-    "--access", multiple=True, metavar="PRINCIPAL", help="Who may read them: user:NAME or group:NAME; repeatable."
+    "--access",
+    multiple=True,
+    metavar="PRINCIPAL",
+    help="Who else may read them: user:NAME or group:NAME; repeatable.",
 )
 @shared
 def add(locations: tuple[str, ...], collection: str, access: tuple[str, ...], home: str | None, as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""models: list, pull, add, remove, verify."""
+"""models: list, pull, add, remove."""
 
 from __future__ import annotations
 

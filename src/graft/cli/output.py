@@ -67,7 +67,7 @@ def note(text: str, style: str = "dim") -> None:
 
 def emit_json(value: Mapping[str, Any]) -> None:
     """Exactly one JSON object on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, default=_plain))
+    click.echo(json.dumps(value, ensure_ascii=True, default=_plain))
 
 
 def _plain(value: Any) -> Any:
@@ -151,7 +151,7 @@ def show_add(result: AddResult) -> None:
 def place(document: str, page: int | None, start: int | None, end: int | None) -> str:
     """Where a range stands, for people."""
     where = f"page {page}, " if page is not None else ""
-    return f"{document}, {where}characters {start}-{end}"
+    return f"{' '.join(document.split())}, {where}characters {start}-{end}"
 
 
 def show_hits(hits: Sequence[Hit]) -> None:

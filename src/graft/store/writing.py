@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, u
 
 from graft.access import Principals
 from graft.embedding.protocol import Vectors
-from graft.errors import EmbedderMismatch, UsageError
+from graft.errors import EmbedderMismatch, NotFound, UsageError
 from graft.store import tables as t
 from graft.store.encoding import (
     chunks_digest,
@@ -96,6 +96,7 @@ def apply_batch(
         NotFound: A document to remove or to grant does not exist, or `who` may not read it.
         EmbedderMismatch: The collection's vectors are another embedder's.
     """
+    _check_sources(connection, batch, collection)
     embedder_id = _embedder(connection, batch, collection)
     existing = _existing(connection, batch.documents)
     first_document, first_chunk = _reserve_keys(connection, batch)
@@ -110,7 +111,7 @@ def apply_batch(
             connection.execute(insert(table), gathered)
     removed = _remove_ids(connection, number, collection.name, batch.removed, who)
     _grant(connection, number, collection, batch, who)
-    _touch(connection, batch.touched)
+    _touch(connection, batch.touched, collection.name, who)
     return WriteResult(
         sequence=number,
         added=tuple(rows.added),
@@ -369,11 +370,28 @@ def _grant(connection: Connection, number: int, collection: Row[Any], batch: Bat
         )
 
 
-def _touch(connection: Connection, touched: Sequence[Touched]) -> None:
+def _check_sources(connection: Connection, batch: Batch, collection: Row[Any]) -> None:
+    """Raises:
+    NotFound: A document's source is not one of this collection: it may be another tenant's.
+    """
+    wanted = {new.source_id for new in batch.documents}
+    own = set(connection.execute(select(t.sources.c.id).where(t.sources.c.collection_id == collection.id)).scalars())
+    if foreign := wanted - own:
+        raise NotFound(
+            f"collection {collection.name!r} has no source {min(foreign)}", fix="add the file or folder to it first"
+        )
+
+
+def _touch(connection: Connection, touched: Sequence[Touched], collection: str, who: Principals) -> None:
     for one in touched:
         connection.execute(
             update(t.documents)
-            .where(t.documents.c.id == one.document_id, t.documents.c.removed == 0)
+            .where(
+                t.documents.c.id == one.document_id,
+                t.documents.c.removed == 0,
+                t.documents.c.collection == collection,
+                readable(who),
+            )
             .values(size=one.size, mtime_ns=one.mtime_ns)
         )
 
