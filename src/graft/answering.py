@@ -15,12 +15,13 @@ from enum import StrEnum
 from graft.access import Principals
 from graft.citing import Citation, Verdict, cite
 from graft.citing.quoting import fit, quote_answer, spelled_out
+from graft.citing.sentences import sentences
 from graft.citing.words import content_stems
 from graft.documents import page_at
 from graft.embedding import Embedder
 from graft.errors import LimitExceeded, UsageError
-from graft.models import GenerateOptions, Message, Model, Usage, complete, drain
-from graft.prompting import closed_book_prompt, grounded_prompt, standalone_prompt
+from graft.models import GenerateOptions, Message, Model, Reply, Usage, complete, drain
+from graft.prompting import FENCE, closed_book_prompt, grounded_prompt, standalone_prompt
 from graft.retrieval import Hit, SearchResult, search
 from graft.settings import AnsweringSettings, RetrievalSettings
 from graft.store import Store
@@ -143,7 +144,7 @@ def answer_stream(
     progress.cost_usd = reply.cost_usd
     if _REFUSAL.match(reply.text):
         return progress.abstain("the model found no answer in the sources", draft=reply.text, usage=reply.usage)
-    return progress.check(reply.text, reply.usage)
+    return progress.check(_whole_sentences(reply), reply.usage)
 
 
 def answer_closed_book(question: str, asking: Asking) -> Generator[str, None, Answer]:
@@ -210,6 +211,14 @@ def _check_question(question: str) -> None:
             f"the question has {len(question):,} characters; the limit is {MOST_QUESTION_CHARACTERS:,}",
             fix="put long material into a file, `graft add` it, and ask a short question about it",
         )
+
+
+def _whole_sentences(reply: Reply) -> str:
+    """A reply without fences that the model copied and without a last sentence that the limit cut off."""
+    text = FENCE.sub("", reply.text)
+    ranges = sentences(text)
+    cut_off = reply.finish_reason == "length" and len(ranges) > 1 and text.rstrip()[-1:] not in ".!?"
+    return text[: ranges[-2][1]] if cut_off else text
 
 
 def _options(settings: AnsweringSettings) -> GenerateOptions:

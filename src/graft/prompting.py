@@ -26,7 +26,7 @@ STANDALONE = (
     "Keep its meaning and language. Reply with the question only."
 )
 
-_FENCE = re.compile(r"<\s*/?\s*source\b[^>]*>?", re.IGNORECASE)
+FENCE = re.compile(r"<\s*/?\s*source\b[^>]*>?", re.IGNORECASE)
 """What opens or closes a source; taken out of the material, so that a document cannot close its own fence."""
 
 CountTokens = Callable[[Sequence[Message]], int]
@@ -96,5 +96,5 @@ def _most(limit: int, fits: Callable[[int], bool]) -> int:
 
 
 def _source(number: int, hit: Hit) -> str:
-    title = _FENCE.sub("", re.sub(r"\s+", " ", hit.context)).strip()
-    return f"<source> [{number}] {title}\n{_FENCE.sub('', hit.text)}\n</source>"
+    title = FENCE.sub("", re.sub(r"\s+", " ", hit.context)).strip()
+    return f"<source> [{number}] {title}\n{FENCE.sub('', hit.text)}\n</source>"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graft.cli.options import collection_option, open_workspace, shared
-from graft.cli.output import add_progress, emit_json, say, show_add, show_table
+from graft.cli.output import add_progress, emit_json, note, say, show_add, show_table
 
 if TYPE_CHECKING:
     from graft.sync import AddResult
@@ -92,6 +92,7 @@ def remove(document: str, collection: str | None, home: str | None, as_json: boo
         emit_json({"removed": removed})
     else:
         say(f"removed {removed.uri} ({removed.chunks} chunks)")
+        note("if its file stays in an added folder, the next sync adds it again")
 
 
 COMMANDS = (add, sync, list_documents, remove)
