@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 exec 9> "${TMPDIR:-/tmp}/graft-bench.lock"
 flock --nonblock 9 || { echo "another benchmark is running / fix: wait for it" >&2; exit 1; }
 
+data=${GRAFT_DATA:-../shared/data}
+[ -d "$data/retrieval/scifact" ] || {
+  echo "no public test data under $data / fix: GRAFT_DATA=FOLDER make bench" >&2; exit 1; }
+
 benchmarks/setup.sh
 python=.bench-venv/bin/python
 mkdir -p benchmarks/results/parts
