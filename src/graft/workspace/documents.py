@@ -1,0 +1,150 @@
+"""Documents and collections: the verbs that put in, list and take out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graft.access import principals as check_principals
+from graft.errors import NotFound, UsageError
+from graft.workspace.opened import Opened
+
+if TYPE_CHECKING:
+    from graft.store import CollectionRecord, DocumentRecord
+    from graft.sync import AddResult, Progress
+
+DEFAULT_COLLECTION = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """A range of a document's version, and what became of that version.
+
+    Attributes:
+        state: "current", "superseded" by a later version, or "removed"; then `text` is "".
+    """
+
+    document: str
+    document_id: str
+    version: int
+    start: int
+    end: int
+    state: str
+    text: str
+
+
+class DocumentVerbs(Opened):
+    """add, sync, list, remove, resolve; collections."""
+
+    def add(
+        self,
+        locations: Sequence[str],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        access: Iterable[str] | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> AddResult:
+        """Read files, folders and URLs into a collection, which is made if it does not exist.
+
+        Args:
+            access: Who may read them besides those who add them.
+            progress: Told how far it has come.
+        Returns: Counts, and every file that failed with its fix; the others are in.
+        Raises:
+            UsageError: A location does not exist.
+            EmbedderMismatch: The collection holds another embedder's vectors.
+        """
+        from graft.sync import add
+
+        grant = self.principals | (frozenset() if access is None else check_principals(access))
+        return add(
+            locations,
+            ingest=self._ingest(progress),
+            collection=collection,
+            principals=self.principals,
+            grant=grant,
+        )
+
+    def sync(self, collection: str | None = None, *, progress: Callable[[Progress], None] | None = None) -> AddResult:
+        """Look again at every source of a collection, or of all: take up what is new, changed or gone."""
+        from graft.sync import sync
+
+        return sync(ingest=self._ingest(progress), collection=collection, principals=self.principals)
+
+    def documents(self, collection: str | None = None) -> list[DocumentRecord]:
+        """The documents that may be read, by collection and path."""
+        return self.store.documents(collection=collection, principals=self.principals)
+
+    def remove(self, document: str, *, collection: str | None = None) -> DocumentRecord:
+        """Remove a document from everywhere at once; citations of it resolve to "removed".
+
+        Args:
+            document: Its path or URL as `documents` shows it, or its id.
+        Raises:
+            NotFound: There is none, or it may not be read.
+            UsageError: Several documents have that path.
+        """
+        from graft.store import Batch
+
+        found = self._document(document, collection)
+        self.store.write(Batch(collection=found.collection, removed=[found.id]), principals=self.principals)
+        return found
+
+    def resolve(self, document_id: str, version: int, start: int, end: int) -> Quote:
+        """What a citation points at, for as long as the document is not removed.
+
+        Raises:
+            NotFound: No such version, or it may not be read.
+            UsageError: The range leaves the text.
+        """
+        found = self.store.version(document_id, version, principals=self.principals)
+        if found.state != "removed" and not 0 <= start < end <= len(found.text):
+            raise UsageError(
+                f"range {start}-{end} is not within the {len(found.text)} characters of {found.uri}",
+                fix="use the range as the citation gives it",
+            )
+        return Quote(
+            document=found.uri,
+            document_id=document_id,
+            version=version,
+            start=start,
+            end=end,
+            state=found.state,
+            text=found.text[start:end],
+        )
+
+    def collections(self) -> list[CollectionRecord]:
+        """All collections, with counts of what may be read."""
+        return self.store.collections(principals=self.principals)
+
+    def create_collection(self, name: str) -> None:
+        """Make an empty collection; one of that name that exists already is a UsageError."""
+        if any(c.name == name for c in self.collections()):
+            raise UsageError(f"there is a collection {name!r} already", fix="graft collections list")
+        self.store.create_collection(name, principals=self.principals)
+
+    def remove_collection(self, name: str) -> int:
+        """Remove a collection with its documents; returns how many."""
+        return len(self.store.remove_collection(name, principals=self.principals).removed)
+
+    def reembed(self, name: str, *, progress: Callable[[Progress], None] | None = None) -> int:
+        """Make a collection's vectors anew with the embedder of the settings; returns how many."""
+        from graft.sync import reembed
+
+        return reembed(name, ingest=self._ingest(progress), principals=self.principals)
+
+    def rebuild_indexes(self) -> int:
+        """Make the search indexes anew from the database; returns the number of chunks."""
+        self.store.rebuild_indexes()
+        return sum(c.chunks for c in self.collections())
+
+    def _document(self, name: str, collection: str | None) -> DocumentRecord:
+        documents = self.documents(collection)
+        found = [d for d in documents if name in (d.id, d.uri)]
+        if not found:
+            raise NotFound(f"no document {name!r} among {len(documents)}", fix="graft list")
+        if len(found) > 1:
+            ids = ", ".join(d.id for d in found)
+            raise UsageError(f"{len(found)} documents are called {name!r}: {ids}", fix=f"graft remove {found[0].id}")
+        return found[0]

@@ -1,0 +1,112 @@
+"""A workspace's folder, settings and principals -> what is open: store, embedder, reader, models.
+
+Each is opened when it is first needed. It does not know the verbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from graft.access import OWNER
+from graft.access import principals as check_principals
+from graft.settings import Settings, home_folder, load_settings, model_cache
+
+if TYPE_CHECKING:
+    from graft.embedding import Embedder
+    from graft.models import Model
+    from graft.models.specs import ModelSpec
+    from graft.readers import SandboxedReader
+    from graft.store import Store
+    from graft.sync import Ingest, Progress
+
+
+class Opened:
+    """What the verbs work on."""
+
+    def __init__(
+        self,
+        home: Path | str | None = None,
+        *,
+        settings: Settings | None = None,
+        principals: Iterable[str] | None = None,
+    ) -> None:
+        self.home = home_folder(None if home is None else Path(home))
+        self.settings = load_settings(self.home) if settings is None else settings
+        self.principals = check_principals([OWNER] if principals is None else principals)
+        self._models: dict[str, Model] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of files, memory and processes; the workspace can be used again."""
+        for name in ("reader", "store"):
+            if (opened := self.__dict__.pop(name, None)) is not None:
+                opened.close()
+        self.__dict__.pop("embedder", None)
+        self._models.clear()
+
+    @cached_property
+    def store(self) -> Store:
+        """The truth and its indexes."""
+        from graft.store import SqlStore
+
+        return SqlStore(self.home, self.settings.store)
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The embedder of the settings; a local one's weights are fetched if they are not here."""
+        from graft.embedding.registry import open_embedder
+        from graft.models.catalogue import catalogue
+        from graft.models.pulling import pull
+
+        if self.settings.embedding.model in catalogue():
+            pull(self.settings.embedding.model, cache=model_cache())
+        return open_embedder(self.settings.embedding, cache=model_cache())
+
+    @cached_property
+    def reader(self) -> SandboxedReader:
+        """The process that reads files."""
+        from graft.readers import SandboxedReader
+
+        return SandboxedReader(self.settings.reading)
+
+    def model(self, name: str | None = None) -> Model:
+        """An open model: by default the one that the settings name.
+
+        Raises:
+            ModelError: It is not pulled, or cannot be loaded.
+            NotFound: No model has that name.
+        """
+        from graft.models import open_model
+
+        wanted = name or self.settings.model.default
+        if wanted not in self._models:
+            spec = self._added_models().get(wanted, wanted)
+            self._models[wanted] = open_model(spec, settings=self.settings.model, cache=model_cache())
+        return self._models[wanted]
+
+    def _ingest(self, progress: Callable[[Progress], None] | None) -> Ingest:
+        from graft.sync import Ingest
+
+        return Ingest(
+            store=self.store,
+            reader=self.reader,
+            embedder=self.embedder,
+            settings=self.settings,
+            progress=progress or (lambda _: None),
+        )
+
+    def _added_models(self) -> dict[str, ModelSpec]:
+        from graft.models.specs import ModelSpec
+
+        return {name: ModelSpec.from_json(spec) for name, spec in self.store.models().items()}

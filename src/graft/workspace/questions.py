@@ -1,0 +1,95 @@
+"""search and ask."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from graft.access import principals as check_principals
+from graft.errors import UsageError
+from graft.workspace.opened import Opened
+
+if TYPE_CHECKING:
+    from graft.answering import Answer, Asking
+    from graft.models import Message
+    from graft.retrieval import SearchResult
+
+
+class QuestionVerbs(Opened):
+    """search, ask."""
+
+    def search(
+        self,
+        question: str,
+        *,
+        k: int | None = None,
+        collection: str | None = None,
+        principals: Iterable[str] | None = None,
+    ) -> SearchResult:
+        """The passages that bear on a question, best first; see `retrieval.search`."""
+        from graft.retrieval import search
+
+        return search(
+            question,
+            store=self.store,
+            embedder=self.embedder,
+            principals=self.principals if principals is None else check_principals(principals),
+            settings=self.settings.retrieval,
+            collections=None if collection is None else (collection,),
+            k=k,
+        )
+
+    def ask(
+        self,
+        question: str,
+        *,
+        model: str | None = None,
+        retrieval: bool = True,
+        strict: bool = False,
+        collection: str | None = None,
+        history: Sequence[Message] = (),
+    ) -> Answer:
+        """A question -> a checked answer, or an honest "not in your documents"; see `answering`."""
+        from graft.models import drain
+
+        return drain(
+            self.ask_stream(
+                question, model=model, retrieval=retrieval, strict=strict, collection=collection, history=history
+            )
+        )
+
+    def ask_stream(
+        self,
+        question: str,
+        *,
+        model: str | None = None,
+        retrieval: bool = True,
+        strict: bool = False,
+        collection: str | None = None,
+        history: Sequence[Message] = (),
+    ) -> Generator[str, None, Answer]:
+        """Like `ask`, yielding the model's draft as it is written; the return value is the Answer."""
+        from graft.answering import answer_closed_book, answer_stream
+
+        if strict and not retrieval:
+            raise UsageError(
+                "without retrieval nothing can be checked, so strict would leave nothing",
+                fix="leave out --no-retrieval",
+            )
+        asking = self._asking(model, collection)
+        if retrieval:
+            return answer_stream(question, asking, history=history, strict=strict)
+        return answer_closed_book(question, asking)
+
+    def _asking(self, model: str | None, collection: str | None) -> Asking:
+        from graft.answering import Asking
+
+        return Asking(
+            store=self.store,
+            embedder=self.embedder,
+            model=self.model(model),
+            principals=self.principals,
+            answering=self.settings.answering,
+            retrieval=self.settings.retrieval,
+            collections=None if collection is None else (collection,),
+        )
