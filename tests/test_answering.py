@@ -10,10 +10,11 @@ import pytest
 
 from graft import Workspace
 from graft.access import OWNER
-from graft.answering import Answer, Asking, Mode, answer, make_standalone
+from graft.answering import Answer, Asking, Mode, answer
 from graft.citing import Verdict
 from graft.errors import ContextOverflow, LimitExceeded, UsageError
 from graft.models import Message
+from graft.following_up import make_standalone
 from graft.prompting import grounded_prompt
 from graft.settings import AnsweringSettings, Settings
 from graft.testing.scripted import ScriptedModel
@@ -103,7 +104,7 @@ def test_a_model_that_finds_nothing_abstains(returns: Workspace) -> None:
 
 def test_an_empty_workspace_abstains(workspace: Workspace) -> None:
     got, _ = ask(workspace, QUESTION, [])
-    assert got.abstained and got.reason == "nothing was found"
+    assert got.abstained and got.text == "There are no documents here yet." and "graft add" in got.reason
 
 
 def test_a_follow_up_is_searched_as_a_question_that_stands_alone(returns: Workspace) -> None:
@@ -113,14 +114,31 @@ def test_a_follow_up_is_searched_as_a_question_that_stands_alone(returns: Worksp
     assert got.citations[0].verdict is Verdict.SUPPORTED
 
 
+def test_what_the_rewriting_took_is_part_of_the_answer(returns: Workspace) -> None:
+    history = [Message("user", QUESTION), Message("assistant", "Within 30 days.")]
+    got, model = ask(returns, "And gift cards?", ["nonsense", "Gift cards are not refundable."], history=history)
+    rewriting, reply = model.usages
+    assert got.usage == rewriting + reply and rewriting.input_tokens > 0
+    abstained, model = ask(returns, "And the weather in Lima?", ["nonsense"], history=[Message("user", "Lima")])
+    assert abstained.abstained and [abstained.usage] == model.usages
+    assert got.cost_usd is None and ask(returns, "Which fungi glow?", [])[0].cost_usd == 0.0
+
+
 def test_a_rewriting_counts_only_if_it_keeps_the_question_and_adds_nothing_new() -> None:
     history = [Message("user", "When is the first service due?"), Message("assistant", "After 400 km.")]
-    good = "What does the first service cost?"
-    assert make_standalone("What does it cost?", history, ScriptedModel([good])) == good
-    drifted = ScriptedModel(["What does a pizza cost?"])
-    assert (
-        make_standalone("What does it cost?", history, drifted) == "When is the first service due? What does it cost?"
-    )
+    for written, taken in [
+        ("What does the first service cost?", "What does the first service cost?"),
+        ("What does a pizza cost?", "When is the first service due? What does it cost?"),
+    ]:
+        got = make_standalone("What does it cost?", history, ScriptedModel([written]), budget=500)
+        assert got.question == taken and got.reply is not None
+
+
+def test_a_conversation_over_the_budget_is_left_out_and_never_an_error(returns: Workspace) -> None:
+    history = [Message("user", "word " * 3_000), Message("assistant", "Yes.")]
+    for turns in (history, history[:1]):
+        got, _ = ask(returns, QUESTION, ["nonsense", "Within thirty days."], history=turns)
+        assert got.question == QUESTION and got.citations
 
 
 @pytest.mark.parametrize(("question", "error"), [(" \n", UsageError), ("why " * 6_000, LimitExceeded)])
@@ -156,6 +174,12 @@ def test_a_document_cannot_close_the_fence_around_it(returns: Workspace) -> None
 def test_an_answer_beside_the_question_gives_way_to_the_sentence_that_answers(returns: Workspace) -> None:
     got, _ = ask(returns, QUESTION, ["The first service is free."])
     assert got.mode is Mode.QUOTED and "30 days" in got.text
+
+
+def test_an_answer_that_fails_its_check_is_not_called_absent_from_the_documents(returns: Workspace) -> None:
+    never = AnsweringSettings(min_quote=1.01)
+    got, _ = ask(returns, QUESTION, ["Customers may return it within 99 days."], settings=never)
+    assert got.abstained and got.text == "No answer that the documents support."
 
 
 @pytest.mark.slow

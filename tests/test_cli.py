@@ -90,6 +90,22 @@ def test_chat_answers_each_line_in_turn(filled: Path) -> None:
     assert "hotel" in chat["turns"][1]["question"]
 
 
+def test_a_chat_turn_that_fails_loses_none_of_the_others(filled: Path) -> None:
+    lines = "What may a hotel cost at most?\n" + "why " * 6_000 + "\nWho pays for breakfast?\n"
+    turns = graft_json(filled, "chat", stdin=lines, status=1)["turns"]
+    assert ["error" in turn for turn in turns] == [False, True, False] and "20,000" in turns[1]["error"]
+
+
+def test_json_may_be_asked_for_before_the_verb(filled: Path) -> None:
+    done = graft(filled, "--json", "search", "hotel")
+    assert done.returncode == 0 and json.loads(done.stdout)["hits"]
+
+
+def test_searching_nothing_says_what_to_add(home: Path) -> None:
+    done = graft(home, "search", "hotel")
+    assert done.returncode == 0 and "graft add" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "status", "message", "fix"),
     [

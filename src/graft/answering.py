@@ -20,13 +20,16 @@ from graft.citing.words import content_stems
 from graft.documents import page_at
 from graft.embedding import Embedder
 from graft.errors import LimitExceeded, UsageError
-from graft.models import GenerateOptions, Message, Model, Reply, Usage, complete, drain
-from graft.prompting import FENCE, closed_book_prompt, grounded_prompt, standalone_prompt
+from graft.following_up import Standalone, make_standalone
+from graft.models import GenerateOptions, Message, Model, Reply, Usage, drain
+from graft.prompting import FENCE, closed_book_prompt, grounded_prompt
 from graft.retrieval import Hit, SearchResult, search
 from graft.settings import AnsweringSettings, RetrievalSettings
 from graft.store import Store
 
 NOT_IN_DOCUMENTS = "Not in your documents."
+NO_DOCUMENTS = "There are no documents here yet."
+NOT_SHOWN = "No answer that the documents support."
 MOST_QUESTION_CHARACTERS = 20_000
 
 _REFUSAL = re.compile(r"^\W*not in (?:the|your) (?:documents|sources)\b", re.IGNORECASE)
@@ -63,7 +66,8 @@ class Answer:
             check; abstained; or closed book, without retrieval and so without proof.
         reason: Why it abstained or quoted, else "".
         draft: What the model wrote before the check.
-        cost_usd: None where the price is unknown.
+        usage, cost_usd: Of every call to a model, the rewriting of a follow-up included; the cost is None
+            where a price is unknown.
     """
 
     question: str
@@ -118,33 +122,37 @@ def answer_stream(
     """
     _check_question(question)
     began = time.perf_counter()
-    standalone = make_standalone(question, history, asking.model) if history else question
+    budget = min(asking.answering.prompt_tokens, asking.model.context_tokens - asking.answering.answer_tokens)
+    standalone = make_standalone(question, history, asking.model, budget=budget) if history else Standalone(question)
     found = search(
-        standalone,
+        standalone.question,
         store=asking.store,
         embedder=asking.embedder,
         principals=asking.principals,
         settings=asking.retrieval,
         collections=asking.collections,
     )
-    retrieved = time.perf_counter()
-    progress = _Progress(standalone, found, asking, began, (retrieved - began) * 1e3, strict)
-    why_not = irrelevant(standalone, found.hits, asking.answering)
+    progress = _Progress(standalone.question, found, asking, began, strict)
+    progress.spend(standalone.reply)
+    if not found.hits and not any(c.documents for c in asking.store.collections(principals=asking.principals)):
+        return progress.abstain("nothing has been added that you may read: graft add FOLDER", text=NO_DOCUMENTS)
+    why_not = irrelevant(standalone.question, found.hits, asking.answering)
     if why_not:
-        return progress.abstain(why_not, draft="", usage=Usage(0, 0))
+        return progress.abstain(why_not)
     prompt = grounded_prompt(
-        standalone,
+        standalone.question,
         found.hits,
         count_tokens=asking.model.count_tokens,
-        budget=min(asking.answering.prompt_tokens, asking.model.context_tokens - asking.answering.answer_tokens),
+        budget=budget,
         passages=asking.answering.passages,
     )
     reply = yield from asking.model.stream(prompt.messages, _options(asking.answering))
-    progress.first_token = reply.first_token_ms
-    progress.cost_usd = reply.cost_usd
+    progress.spend(reply)
+    progress.first_token_ms = reply.first_token_ms
+    progress.draft = reply.text
     if _REFUSAL.match(reply.text):
-        return progress.abstain("the model found no answer in the sources", draft=reply.text, usage=reply.usage)
-    return progress.check(_whole_sentences(reply), reply.usage)
+        return progress.abstain("the model found no answer in the sources")
+    return progress.check(_whole_sentences(reply))
 
 
 def answer_closed_book(question: str, asking: Asking) -> Generator[str, None, Answer]:
@@ -165,24 +173,6 @@ def answer_closed_book(question: str, asking: Asking) -> Generator[str, None, An
         latency_ms=AnswerLatency(0.0, reply.first_token_ms, 0.0, round((time.perf_counter() - began) * 1e3, 1)),
         cost_usd=reply.cost_usd,
     )
-
-
-def make_standalone(question: str, history: Sequence[Message], model: Model) -> str:
-    """A follow-up as a question that stands alone.
-
-    The model's rewriting is taken only if it keeps the question's own words and adds none that the
-    conversation lacks; otherwise the earlier question is put before this one, which retrieval can use.
-    """
-    asked = [turn.content for turn in history if turn.role == "user"]
-    if not asked:
-        return question
-    rewritten = complete(model, standalone_prompt(question, history), GenerateOptions(max_tokens=64)).text
-    rewritten = rewritten.strip().strip('"').split("\n")[0].strip()
-    said = frozenset(content_stems(" ".join(turn.content for turn in history) + " " + question))
-    now, new = frozenset(content_stems(question)), frozenset(content_stems(rewritten))
-    if rewritten.endswith("?") and now <= new <= said and new != now:
-        return rewritten
-    return f"{asked[-1]} {question}"
 
 
 def irrelevant(question: str, hits: Sequence[Hit], settings: AnsweringSettings) -> str:
@@ -228,23 +218,30 @@ def _options(settings: AnsweringSettings) -> GenerateOptions:
 class _Progress:
     """One answer in the making: what every way of ending it needs to say."""
 
-    def __init__(
-        self, question: str, found: SearchResult, asking: Asking, began: float, retrieve_ms: float, strict: bool
-    ) -> None:
+    def __init__(self, question: str, found: SearchResult, asking: Asking, began: float, strict: bool) -> None:
         self.question = question
         self.found = found
         self.asking = asking
         self.began = began
-        self.retrieve_ms = retrieve_ms
         self.strict = strict
-        self.first_token: float | None = None
+        self.retrieve_ms = (time.perf_counter() - began) * 1e3
+        self.first_token_ms: float | None = None
         self.verify_ms = 0.0
-        self.cost_usd: float | None = None
+        self.draft = ""
+        self.usage = Usage(0, 0)
+        self.cost_usd: float | None = 0.0
 
-    def abstain(self, reason: str, *, draft: str, usage: Usage) -> Answer:
-        return self._answer(NOT_IN_DOCUMENTS, Mode.ABSTAINED, reason, draft, (), usage)
+    def spend(self, reply: Reply | None) -> None:
+        """Count what a call to the model took; one of unknown price makes the whole cost unknown."""
+        if reply is not None:
+            self.usage += reply.usage
+            known = self.cost_usd is not None and reply.cost_usd is not None
+            self.cost_usd = (self.cost_usd or 0.0) + (reply.cost_usd or 0.0) if known else None
 
-    def check(self, draft: str, usage: Usage) -> Answer:
+    def abstain(self, reason: str, *, text: str = NOT_IN_DOCUMENTS) -> Answer:
+        return self._answer(text, Mode.ABSTAINED, reason, ())
+
+    def check(self, draft: str) -> Answer:
         """Verify the draft; if nothing in it both holds and answers, quote the documents, or abstain."""
         began = time.perf_counter()
         embed = self.asking.embedder.embed
@@ -256,13 +253,13 @@ class _Progress:
         self.verify_ms = (time.perf_counter() - began) * 1e3
         if supported and detour <= self.asking.answering.max_detour:
             text, kept = _marked(draft, citations, strict=self.strict)
-            return self._answer(text, Mode.GENERATED, "", draft, kept, usage)
+            return self._answer(text, Mode.GENERATED, "", kept)
         reason = "no statement of the model is supported by the sources"
         if supported:
             reason = "what the model says is supported, but does not answer the question"
         if best is None or best.support < self.asking.answering.min_quote:
-            return self.abstain(reason, draft=draft, usage=usage)
-        return self._answer(f"{spelled_out(best)} [1]", Mode.QUOTED, reason, draft, (best,), usage)
+            return self.abstain(reason, text=NOT_SHOWN)
+        return self._answer(f"{spelled_out(best)} [1]", Mode.QUOTED, reason, (best,))
 
     def _page(self, hit: Hit, offset: int) -> int | None:
         if hit.page is None:
@@ -270,24 +267,21 @@ class _Progress:
         version = self.asking.store.version(hit.document_id, hit.version, principals=self.asking.principals)
         return page_at(version.pages, offset)
 
-    def _answer(
-        self, text: str, mode: Mode, reason: str, draft: str, citations: tuple[Citation, ...], usage: Usage
-    ) -> Answer:
+    def _answer(self, text: str, mode: Mode, reason: str, citations: tuple[Citation, ...]) -> Answer:
+        total_ms = (time.perf_counter() - self.began) * 1e3
+        first_token_ms = None if self.first_token_ms is None else round(self.first_token_ms, 1)
         return Answer(
             question=self.question,
             text=text,
             mode=mode,
             reason=reason,
-            draft=draft,
+            draft=self.draft,
             citations=citations,
             hits=self.found.hits,
             model=self.asking.model.name,
-            usage=usage,
+            usage=self.usage,
             latency_ms=AnswerLatency(
-                round(self.retrieve_ms, 1),
-                None if self.first_token is None else round(self.first_token, 1),
-                round(self.verify_ms, 1),
-                round((time.perf_counter() - self.began) * 1e3, 1),
+                round(self.retrieve_ms, 1), first_token_ms, round(self.verify_ms, 1), round(total_ms, 1)
             ),
             cost_usd=self.cost_usd,
         )

@@ -1,4 +1,4 @@
-"""question + hits + conversation -> messages within a token budget.
+"""question + hits -> messages within a token budget.
 
 Sources are numbered, most relevant first, and fenced: what stands inside a fence is material, never an
 instruction. It does not know how hits were found or which model will read them.
@@ -26,6 +26,9 @@ STANDALONE = (
     "Keep its meaning and language. Reply with the question only."
 )
 
+MOST_TURNS = 4
+"""Turns that a follow-up is understood from; what lies further back misleads small models more than it helps."""
+
 FENCE = re.compile(r"<\s*/?\s*source\b[^>]*>?", re.IGNORECASE)
 """What opens or closes a source; taken out of the material, so that a document cannot close its own fence."""
 
@@ -41,13 +44,7 @@ class Prompt:
 
 
 def grounded_prompt(
-    question: str,
-    hits: Sequence[Hit],
-    *,
-    count_tokens: CountTokens,
-    budget: int,
-    passages: int,
-    history: Sequence[Message] = (),
+    question: str, hits: Sequence[Hit], *, count_tokens: CountTokens, budget: int, passages: int
 ) -> Prompt:
     """The question over as many of the best hits as fit.
 
@@ -55,24 +52,22 @@ def grounded_prompt(
         count_tokens: Tokens of messages as the model counts them.
         budget: Most tokens of the whole prompt.
         passages: Most hits.
-        history: Earlier turns; the oldest are left out first.
     Raises:
         ContextOverflow: The question alone is over the budget; nothing is cut off.
     """
 
-    def messages(count: int, turns: Sequence[Message]) -> tuple[Message, ...]:
+    def messages(count: int) -> tuple[Message, ...]:
         sources = "\n\n".join(_source(number, hit) for number, hit in enumerate(hits[:count], start=1))
-        return (Message("system", SYSTEM), *turns, Message("user", f"{sources}\n\nQuestion: {question}"))
+        return (Message("system", SYSTEM), Message("user", f"{sources}\n\nQuestion: {question}"))
 
-    bare = count_tokens(messages(0, ()))
+    bare = count_tokens(messages(0))
     if bare > budget:
         raise ContextOverflow(
             f"the question needs {bare} tokens with its instructions; the limit is {budget}",
             fix="shorten the question, or raise [answering] prompt_tokens",
         )
-    count = _most(min(passages, len(hits)), lambda n: count_tokens(messages(n, ())) <= budget)
-    turns = _most(len(history), lambda n: count_tokens(messages(count, history[len(history) - n :])) <= budget)
-    return Prompt(messages(count, history[len(history) - turns :]), tuple(hits[:count]))
+    count = _most(min(passages, len(hits)), lambda n: count_tokens(messages(n)) <= budget)
+    return Prompt(messages(count), tuple(hits[:count]))
 
 
 def closed_book_prompt(question: str) -> tuple[Message, ...]:
@@ -80,10 +75,22 @@ def closed_book_prompt(question: str) -> tuple[Message, ...]:
     return (Message("system", CLOSED_BOOK), Message("user", question))
 
 
-def standalone_prompt(question: str, history: Sequence[Message]) -> tuple[Message, ...]:
-    """Asks a model to make a follow-up question understandable by itself."""
-    turns = "\n".join(f"{turn.role}: {turn.content}" for turn in history[-4:])
-    return (Message("system", STANDALONE), Message("user", f"{turns}\nuser: {question}\n\nLast question rewritten:"))
+def standalone_prompt(
+    question: str, history: Sequence[Message], *, count_tokens: CountTokens, budget: int
+) -> tuple[Message, ...] | None:
+    """Asks a model to make a follow-up question understandable by itself, from as many late turns as fit.
+
+    Returns: None where not even the last turn fits the budget of tokens.
+    """
+    recent = history[-MOST_TURNS:]
+
+    def messages(count: int) -> tuple[Message, ...]:
+        turns = "\n".join(f"{turn.role}: {turn.content}" for turn in recent[len(recent) - count :])
+        asked = f"{turns}\nuser: {question}\n\nLast question rewritten:"
+        return (Message("system", STANDALONE), Message("user", asked))
+
+    count = _most(len(recent), lambda n: count_tokens(messages(n)) <= budget)
+    return messages(count) if count else None
 
 
 def _most(limit: int, fits: Callable[[int], bool]) -> int:

@@ -22,11 +22,17 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.option(
     "--home", metavar="DIR", help="The workspace's folder (default: GRAFT_HOME, .graft here, or your data folder)."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")
 @click.version_option(package_name="graft-llm", prog_name="graft")
 @click.pass_context
-def graft(context: click.Context, home: str | None) -> None:
-    """Answers from your own documents, with citations that a machine has checked."""
-    context.ensure_object(dict)["home"] = home
+def graft(context: click.Context, home: str | None, as_json: bool) -> None:
+    """Answers from your own documents, with citations that a machine has checked.
+
+    \b
+    Exit status: 0 success (some files of an add may have failed: see its list), 1 failure, 2 usage,
+    130 interrupted.
+    """
+    context.ensure_object(dict).update(home=home, as_json=as_json)
 
 
 for module in (documents, asking, collections, models, setup):

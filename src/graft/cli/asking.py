@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graft.cli.options import as_option, collection_option, open_workspace, shared
-from graft.cli.output import console, emit_json, note, safe, say, show_answer, show_hits
+from graft.cli.output import console, counted, emit_json, note, safe, say, show_answer, show_error, show_hits
 
 if TYPE_CHECKING:
     from graft.answering import Answer
@@ -28,11 +28,17 @@ def search(
     """Find the passages that bear on a question."""
     with open_workspace(home, who) as workspace:
         result = workspace.search(question, k=k, collection=collection)
+        any_documents = bool(result.hits) or any(c.documents for c in workspace.collections())
     if as_json:
         emit_json({"hits": result.hits, "latency_ms": result.latency_ms})
         return
-    show_hits(result.hits)
-    note(f"{len(result.hits)} hits in {result.latency_ms.total:.0f} ms")
+    if not result.hits:
+        say("nothing found" if any_documents else "no documents yet; add some: graft add FOLDER")
+        return
+    show_hits(result.hits, question)
+    note(
+        f"{counted(len(result.hits), 'passage')}, best first (score from 0 to 1), in {result.latency_ms.total:.0f} ms"
+    )
 
 
 @click.command()
@@ -78,40 +84,43 @@ def ask(
 @shared
 def chat(
     model: str | None, strict: bool, collection: str | None, who: tuple[str, ...], home: str | None, as_json: bool
-) -> None:
+) -> int:
     """Ask in turns: a follow-up is understood from what went before.
 
     One question a line; /new forgets the conversation, /quit or Ctrl-D ends it.
     """
+    from graft.errors import GraftError
     from graft.models import Message
 
     history: list[Message] = []
-    answers: list[Answer] = []
+    turns: list[dict[str, Any]] = []
+    failed = False
     with open_workspace(home, who) as workspace:
         if not as_json and sys.stdin.isatty():
             note("one question a line; /new forgets the conversation, /quit ends it")
         while (question := _next_question(prompt=not as_json)) not in (None, "/quit"):
             if question == "/new":
                 history.clear()
-            elif question:
-                answer = _answer(
-                    workspace,
-                    question,
-                    live=not as_json,
-                    model=model,
-                    strict=strict,
-                    collection=collection,
-                    history=tuple(history),
-                )
-                history += [Message("user", answer.question), Message("assistant", answer.text)]
-                answers.append(answer)
-                if not as_json:
-                    if answer.question != question:
-                        note(f"understood as: {answer.question}")
-                    show_answer(answer)
-                    say("")
+            if not question or question == "/new":
+                continue
+            options = {"model": model, "strict": strict, "collection": collection, "history": tuple(history)}
+            try:
+                answer = _answer(workspace, question, live=not as_json, **options)
+            except GraftError as error:  # the conversation goes on: what was said before is not lost
+                failed = True
+                turns.append({"question": question, "error": error.message, "fix": error.fix})
+                show_error(error.message, error.fix, as_json=False)
+                continue
+            history += [Message("user", answer.question), Message("assistant", answer.text)]
+            turns.append(answer_json(answer))
+            if not as_json:
+                if answer.question != question:
+                    note(f"understood as: {answer.question}")
+                show_answer(answer)
+                say("")
     if as_json:
-        emit_json({"turns": [answer_json(answer) for answer in answers]})
+        emit_json({"turns": turns})
+    return 1 if failed else 0
 
 
 def _next_question(*, prompt: bool) -> str | None:

@@ -40,7 +40,7 @@ def list_models(home: str | None, as_json: bool) -> None:
 
 
 def _megabytes(size: int | None) -> str:
-    return "" if not size else f"{size / 1e6:,.0f} MB"
+    return "unknown" if not size else f"{size / 1e6:,.0f} MB"
 
 
 @models.command()

@@ -16,9 +16,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def shared(function: F) -> F:
-    """`--json` and `--home` on a verb."""
-    function = click.option("--json", "as_json", is_flag=True, help="Print exactly one JSON object.")(function)
+    """`--json` and `--home` on a verb; both may stand before the verb too."""
+    function = click.option(
+        "--json", "as_json", is_flag=True, callback=_or_before_the_verb, help="Print exactly one JSON object."
+    )(function)
     return click.option("--home", metavar="DIR", help="The workspace's folder.")(function)
+
+
+def _or_before_the_verb(context: click.Context, _: click.Parameter, given: bool) -> bool:
+    return given or bool((context.find_root().obj or {}).get("as_json"))
 
 
 def as_option(function: F) -> F:

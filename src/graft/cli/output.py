@@ -139,7 +139,9 @@ def show_add(result: AddResult) -> None:
         for name in ("added", "updated", "unchanged", "removed")
         if getattr(result, name)
     ]
-    say(f"{', '.join(counts) or 'nothing to add'}; {result.chunks} chunks in {result.seconds:.1f} s")
+    if result.failed:
+        counts.append(f"{len(result.failed)} failed")
+    say(f"{', '.join(counts) or 'nothing to add'}; {counted(result.chunks, 'chunk')} in {result.seconds:.1f} s")
     for failure in result.failed[:_SHOWN_FAILURES]:
         say(f"✗ {failure.path}", "red")
         say(f"    {failure.error}")
@@ -154,33 +156,50 @@ def place(document: str, page: int | None, start: int | None, end: int | None) -
     return f"{' '.join(document.split())}, {where}characters {start}-{end}"
 
 
-def show_hits(hits: Sequence[Hit]) -> None:
-    """Numbered passages."""
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "hit"), counted(2, "hit")
+    ('1 hit', '2 hits')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def show_hits(hits: Sequence[Hit], question: str) -> None:
+    """Numbered passages, best first, each by the part that holds most of the question's words."""
+    from graft.citing.excerpts import excerpt
+
     for number, hit in enumerate(hits, start=1):
-        say(f"[{number}] {hit.score:.3f}  {place(hit.document, hit.page, hit.start, hit.end)}", "bold")
-        say(f"    {_shortened(hit.text)}")
+        say(f"[{number}] {hit.score:.2f}  {place(hit.document, hit.page, hit.start, hit.end)}", "bold")
+        start, end = excerpt(question, hit.text, characters=_SHOWN_QUOTE)
+        shown = " ".join(hit.text[start:end].split())
+        say(f"    {'… ' if start else ''}{shown}{' …' if end < len(hit.text.rstrip()) else ''}")
 
 
 def show_answer(answer: Answer) -> None:
     """The checked answer, its citations with verdicts, and what it took."""
     say(answer.text, "bold")
     if answer.reason:
-        say(f"({'quoted from the documents' if answer.citations else 'no answer'}: {answer.reason})", "dim")
+        say(f"({'quoted from the documents: ' if answer.citations else ''}{answer.reason})", "dim")
     if answer.citations:
         say("")
     for number, citation in enumerate(answer.citations, start=1):
         _show_citation(number, citation)
     if answer.abstained and answer.hits:
         say("\nNearest passages:", "dim")
-        show_hits(answer.hits[:3])
+        show_hits(answer.hits[:3], answer.question)
+    say(f"\n{' · '.join(_took(answer))}", "dim")
+
+
+def _took(answer: Answer) -> Iterator[str]:
+    """Model, tokens, time and money; what was not spent is not said."""
+    yield answer.model
+    if answer.usage.output_tokens:
+        yield f"{answer.usage.input_tokens} + {answer.usage.output_tokens} tokens"
     latency = answer.latency_ms
-    cost = "cost unknown" if answer.cost_usd is None else f"${answer.cost_usd:.6f}"
-    say(
-        f"\n{answer.model} · {answer.usage.input_tokens} + {answer.usage.output_tokens} tokens · "
-        f"retrieved in {latency.retrieve:.0f} ms, checked in {latency.verify:.0f} ms, "
-        f"{latency.total / 1e3:.1f} s · {cost}",
-        "dim",
-    )
+    steps = [("retrieved", latency.retrieve), ("checked", latency.verify)]
+    yield ", ".join([f"{name} in {ms:.0f} ms" for name, ms in steps if ms] + [f"{latency.total / 1e3:.1f} s in all"])
+    if answer.cost_usd:
+        yield f"${answer.cost_usd:.6f}"
 
 
 def _show_citation(number: int, citation: Citation) -> None:

@@ -36,7 +36,8 @@ def settings(home: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@shared
+def completion(shell: str, home: str | None, as_json: bool) -> None:
     """Print a shell's completion script: eval "$(graft completion bash)"."""
     from click.shell_completion import get_completion_class
 
@@ -44,7 +45,11 @@ def completion(shell: str) -> None:
 
     complete = get_completion_class(shell)
     assert complete is not None  # click has all three
-    say(complete(graft, {}, "graft", "_GRAFT_COMPLETE").source())
+    script = complete(graft, {}, "graft", "_GRAFT_COMPLETE").source()
+    if as_json:
+        emit_json({"shell": shell, "script": script})
+    else:
+        say(script)
 
 
 @click.command()

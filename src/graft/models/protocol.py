@@ -24,6 +24,14 @@ class Usage:
     input_tokens: int
     output_tokens: int
 
+    def __add__(self, other: Usage) -> Usage:
+        """Both together.
+
+        >>> Usage(3, 1) + Usage(4, 2)
+        Usage(input_tokens=7, output_tokens=3)
+        """
+        return Usage(self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:

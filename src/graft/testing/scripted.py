@@ -13,7 +13,7 @@ from graft.models import GenerateOptions, Message, Reply, Usage
 
 
 class ScriptedModel:
-    """Replies with the given texts in turn, and keeps the prompts it was given in `prompts`.
+    """Replies with the given texts in turn, and keeps the prompts it was given in `prompts`, what they took in `usages`.
 
     >>> from graft.models import complete
     >>> model = ScriptedModel(["Two weeks. [1]"])
@@ -25,6 +25,7 @@ class ScriptedModel:
         self.name = "scripted"
         self.context_tokens = context_tokens
         self.prompts: list[tuple[Message, ...]] = []
+        self.usages: list[Usage] = []
         self._replies = iter(replies)
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -38,10 +39,12 @@ class ScriptedModel:
             raise ContextOverflow(f"{tokens} tokens of {self.context_tokens}", fix="ask a shorter question")
         self.prompts.append(tuple(messages))
         text = next(self._replies)
+        usage = Usage(tokens, len(text.split()))
+        self.usages.append(usage)
         yield from re.findall(r"\s*\S+", text)
         return Reply(
             text=text,
-            usage=Usage(tokens, len(text.split())),
+            usage=usage,
             finish_reason="stop",
             first_token_ms=0.0,
             total_ms=0.0,

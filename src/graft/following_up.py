@@ -1,0 +1,52 @@
+"""A conversation and its next question -> a question that stands alone, so that retrieval understands it.
+
+It does not know documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graft.citing.words import content_stems
+from graft.models import GenerateOptions, Message, Model, Reply, complete
+from graft.prompting import standalone_prompt
+
+_REWRITE = GenerateOptions(max_tokens=64)
+
+
+@dataclass(frozen=True, slots=True)
+class Standalone:
+    """A question that needs no conversation; `reply` is what the model was paid for, None where none was asked."""
+
+    question: str
+    reply: Reply | None = None
+
+
+def make_standalone(question: str, history: Sequence[Message], model: Model, *, budget: int) -> Standalone:
+    """A follow-up as a question that stands alone.
+
+    The model's rewriting is taken only if it keeps the question's own words and adds none that the
+    conversation lacks; otherwise the earlier question is put before this one, which retrieval can use.
+
+    Args:
+        history: Earlier turns, oldest first.
+        budget: Most tokens of the prompt; a conversation beyond it is not read by the model.
+    Raises:
+        ModelError: The model cannot answer.
+    """
+    asked = [turn.content for turn in history if turn.role == "user"]
+    if not asked:
+        return Standalone(question)
+    prompt = standalone_prompt(question, history, count_tokens=model.count_tokens, budget=budget)
+    if prompt is None:
+        return Standalone(question)
+    reply = complete(model, prompt, _REWRITE)
+    rewritten = reply.text.strip().strip('"').split("\n")[0].strip()
+    said = frozenset(content_stems(" ".join(turn.content for turn in history) + " " + question))
+    now, new = frozenset(content_stems(question)), frozenset(content_stems(rewritten))
+    if rewritten.endswith("?") and now <= new <= said and new != now:
+        return Standalone(rewritten, reply)
+    both = f"{asked[-1]} {question}"
+    leaves_room = model.count_tokens((Message("user", both),)) <= budget // 2  # for the sources
+    return Standalone(both if leaves_room else question, reply)
