@@ -69,6 +69,23 @@ def test_a_short_claim_is_read_together_with_its_question(embedder: Embedder) ->
     assert verdict("21 days.", embedder, question=question) is not Verdict.SUPPORTED
 
 
+def test_a_range_turned_round_is_flagged(embedder: Embedder) -> None:
+    passage = Passage("The deposit for a test ride rose from 10 to 20 EUR in May.")
+    assert verdict("The deposit for a test ride rose from 10 to 20 EUR.", embedder, passage) is Verdict.SUPPORTED
+    assert verdict("The deposit for a test ride rose from 20 to 10 EUR.", embedder, passage) is not Verdict.SUPPORTED
+
+
+def test_a_row_names_the_sheet_that_it_is_on(embedder: Embedder) -> None:
+    text = "# Bikes\nModel | Price EUR\nAtlas 2 | 5,190\n\n# Parts\nPart | Price EUR\nBrake lever | 31"
+    claims = ["The Atlas 2 costs 5,190 EUR.", "A brake lever costs 31 EUR."]
+    got = verify(claims, [Passage(text, "Price list")], embed=embedder.embed)
+    assert [(c.heading, c.header) for c in got] == [("Bikes", "Model | Price EUR"), ("Parts", "Part | Price EUR")]
+    below = verify(
+        claims[1:], [Passage("Brake lever | 31", "Price list > Parts\nPart | Price EUR")], embed=embedder.embed
+    )
+    assert below[0].heading == "Parts"
+
+
 def test_the_finding_names_the_exact_range_and_what_is_missing(embedder: Embedder) -> None:
     true, false = verify(
         ["Gift cards are not refundable.", "A restocking fee of 18 percent is deducted."],

@@ -28,6 +28,7 @@ class Citation:
         support: How well the range fits, from 0 to 1.
         missing: Numbers, dates and names of the claim that the range lacks.
         opposed: Whether the range says the opposite.
+        heading: The nearest heading over the range, a sheet's name for one; "" where none is.
         header: Of a table's row, the row that names its columns.
     """
 
@@ -45,6 +46,7 @@ class Citation:
     quote: str | None = None
     missing: tuple[str, ...] = ()
     opposed: bool = False
+    heading: str = ""
     header: str = ""
 
 
@@ -90,5 +92,6 @@ def located(citation: Citation, hit: Hit, finding: Checked, page_of: PageOf) -> 
         end=hit.start + finding.end,
         page=page_of(hit, hit.start + finding.start),
         quote=hit.text[finding.start : finding.end],
+        heading=finding.heading,
         header=finding.header,
     )

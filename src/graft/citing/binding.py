@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeVar
 
 from graft.citing.facts import Date, Name, Quantity, dates, names, quantities, same_quantity
@@ -36,6 +37,7 @@ _ALIASES = {
     )
     for name in spellings.split("|")
 }
+_TO = re.compile(r"\s*(?:(?:down |up )?to|until|till|bis|auf|[-–—])\s*", re.IGNORECASE)
 _CLAUSE = re.compile(r"[;,|\n]|\b(?:and|but|while|whereas|und|aber)\b|\.\s")
 _MODEL = re.compile(r"\b(?!EUR|USD|GBP|CHF)[A-Z][\w-]+ \d+\b")
 
@@ -86,6 +88,7 @@ def missing_facts(claim: Claim, window: Window) -> tuple[Range, ...]:
     missing = _unstated(claim.text, claim.quantities, _stated(window, _quantities), same_number, _same_unit)
     missing += _unstated(claim.text, claim.dates, _stated(window, _dates), same_date, lambda a, b: True)
     missing += [(name.start, name.end) for name in claim.names if not _is_named(name, claim, window)]
+    missing += _turned_round(claim, window)
     if not missing and _crossed(claim, window):
         missing += [(name.start, name.end) for name in claim.names]
     return tuple(missing)
@@ -133,6 +136,23 @@ class _Stated:
 
     around: frozenset[str]
     sentence: int
+
+
+def _turned_round(claim: Claim, window: Window) -> list[Range]:
+    """The numbers of a span that the window states the other way round: "from 20 to 10" for "from 10 to 20"."""
+    stated = _spans(window.text, _quantities(window.text))
+    return [
+        (number.start, number.end)
+        for low, high in _spans(claim.text, claim.quantities)
+        if not same_quantity(low, high)
+        and any(same_quantity(low, b) and same_quantity(high, a) for a, b in stated)
+        and not any(same_quantity(low, a) and same_quantity(high, b) for a, b in stated)
+        for number in (low, high)
+    ]
+
+
+def _spans(text: str, numbers: Sequence[Quantity]) -> list[tuple[Quantity, Quantity]]:
+    return [(a, b) for a, b in pairwise(numbers) if _TO.fullmatch(text[a.end : b.start])]
 
 
 def _stated(window: Window, read: Callable[[str], Sequence[F]]) -> list[tuple[F, _Stated]]:

@@ -54,6 +54,7 @@ class Checked:
         support: Alignment from 0 to 1; not a probability.
         missing: Numbers, dates and names of the claim that the range does not hold, as written.
         opposed: Whether the range says the opposite.
+        heading: The nearest heading over the range, a sheet's name for one; "" where none is.
         header: Of a table's row, the row that names its columns.
     """
 
@@ -64,6 +65,7 @@ class Checked:
     support: float
     missing: tuple[str, ...] = ()
     opposed: bool = False
+    heading: str = ""
     header: str = ""
 
 
@@ -245,5 +247,6 @@ def _result(claim: Claim, windows: Sequence[Window], finding: _Finding, verdict:
         support=round(min(1.0, max(0.0, finding.alignment)), 3),
         missing=tuple(claim.text[a:b].strip() for a, b in finding.missing),
         opposed=finding.opposed,
+        heading=window.heading,
         header=window.header,
     )

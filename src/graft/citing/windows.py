@@ -35,6 +35,7 @@ class Window:
     Attributes:
         passage: Index of its passage; `start` and `end` are its range there.
         context: What stands over it: the passage's context, the heading and the table's header before it.
+        heading: The nearest heading over it, "" where none is.
         header: Of a row, its table's first row; else "".
         before: The sentence before it.
         first_sentence: Length of its first sentence; the rest is the second.
@@ -48,6 +49,7 @@ class Window:
     end: int
     text: str
     context: str
+    heading: str
     header: str
     before: str
     first_sentence: int
@@ -63,6 +65,24 @@ class Window:
         return _CELLS in self.text
 
 
+@dataclass(frozen=True, slots=True)
+class _Over:
+    """What stands over a sentence: a heading within its passage, else the last one above; its table's header."""
+
+    inner: str
+    above: str
+    header: str
+
+    @property
+    def heading(self) -> str:
+        return self.inner or self.above
+
+    @property
+    def both(self) -> str:
+        """What the passage's own context does not say."""
+        return " ".join(part for part in (self.inner, self.header) if part)
+
+
 def windows_of(passages: Sequence[Passage]) -> tuple[list[Window], list[str]]:
     """All windows, and the texts to embed: each sentence once, a row after its header."""
     windows: list[Window] = []
@@ -70,17 +90,17 @@ def windows_of(passages: Sequence[Passage]) -> tuple[list[Window], list[str]]:
     for number, passage in enumerate(passages):
         ranges = [(a, b) for a, b in sentences(passage.text) if not _RULE.fullmatch(passage.text[a:b])]
         texts = [passage.text[a:b] for a, b in ranges]
-        over, headers = _standing_over(texts, passage.context)
+        over = _standing_over(texts, passage.context)
         whole = f"{passage.context} {passage.text}"
         first = len(units)
-        units += [f"{over[i]}\n{text}" if _CELLS in text else text for i, text in enumerate(texts)]
+        units += [f"{over[i].both}\n{text}" if _CELLS in text else text for i, text in enumerate(texts)]
         for i, text in enumerate(texts):
             states = not _announces(text)
             if states:
-                windows.append(_window(number, passage, whole, ranges, over, headers, first, i, i))
+                windows.append(_window(number, passage, whole, ranges, over, first, i, i))
             prose = i + 1 < len(texts) and text[-1] in _FULL_STOPS and _CELLS not in texts[i + 1]
             if prose and not _announces(texts[i + 1]):
-                windows.append(_window(number, passage, whole, ranges, over, headers, first, i, i + 1))
+                windows.append(_window(number, passage, whole, ranges, over, first, i, i + 1))
     return windows, units
 
 
@@ -89,15 +109,14 @@ def _window(
     passage: Passage,
     whole: str,
     ranges: Sequence[tuple[int, int]],
-    over: Sequence[str],
-    headers: Sequence[str],
+    over: Sequence[_Over],
     first: int,
     i: int,
     j: int,
 ) -> Window:
     start, end = ranges[i][0], ranges[j][1]
     text = passage.text[start:end]
-    context = f"{passage.context}\n{over[i]}" if over[i] else passage.context
+    context = f"{passage.context}\n{over[i].both}" if over[i].both else passage.context
     question = _QUESTION.match(text)
     stated = text[question.end() :] if question else text
     return Window(
@@ -106,7 +125,8 @@ def _window(
         end=end,
         text=text,
         context=context,
-        header=headers[i],
+        heading=over[i].heading,
+        header=over[i].header,
         before=passage.text[ranges[i - 1][0] : ranges[i - 1][1]] if i else "",
         first_sentence=ranges[i][1] - start,
         passage_text=whole,
@@ -117,27 +137,26 @@ def _window(
     )
 
 
-def _standing_over(texts: Sequence[str], context: str) -> tuple[list[str], list[str]]:
-    """For each sentence what stands over it, heading and header, and for a row its header alone."""
-    over: list[str] = []
-    headers: list[str] = []
+def _standing_over(texts: Sequence[str], context: str) -> list[_Over]:
+    """What stands over each sentence."""
+    over: list[_Over] = []
     heading = ""
-    header = context.rsplit("\n", 1)[-1] if _CELLS in context.rsplit("\n", 1)[-1] else ""
+    lines = context.split("\n")
+    above = lines[0].split(" > ")[-1] if " > " in lines[0] else ""
+    header = lines[-1] if _CELLS in lines[-1] else ""
     in_table = bool(header)
     for text in texts:
         if _CELLS in text:
             if not in_table:
                 header = text
             in_table = True
-            headers.append(header if header != text else "")
-            over.append(" ".join(part for part in (heading, headers[-1]) if part))
+            over.append(_Over(heading, above, header if header != text else ""))
             continue
         in_table = False
-        headers.append("")
-        over.append(heading)
+        over.append(_Over(heading, above, ""))
         if _is_heading(text):
             heading = text.lstrip("#").strip()
-    return over, headers
+    return over
 
 
 def _is_heading(text: str) -> bool:

@@ -208,7 +208,9 @@ def _show_citation(number: int, citation: Citation) -> None:
         say(f"[{number}] {mark} {citation.verdict}: no source speaks of it", colour)
         return
     where = place(citation.document, citation.page, citation.start, citation.end)
-    say(f"[{number}] {mark} {citation.verdict} {citation.support:.2f}  {where}", colour)
+    if citation.heading:
+        where += f", under “{_shortened(citation.heading)}”"
+    say(f"[{number}] {mark} {citation.verdict}  {where}", colour)
     if citation.missing:
         say(f"      not there: {', '.join(citation.missing)}", colour)
     if citation.opposed:
