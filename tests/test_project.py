@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +15,14 @@ import pytest
 import graft
 from graft import Workspace
 from graft.cli import graft as command_line
+from graft.models import catalogue, pulled
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_public_names_are_these() -> None:
     assert graft.__all__ == ["GraftError", "Settings", "Workspace"]
-    methods = {name for name in vars(Workspace) if not name.startswith("_")}
+    methods = {name for name in dir(Workspace) if not name.startswith("_")}
     assert methods == {
         "add",
         "add_hosted_model",
@@ -78,6 +81,51 @@ def test_a_documented_command_exists_with_its_options(line: str) -> None:
         command = command.commands[name]
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if re.match(r"--?[a-z]", word)} <= options
+
+
+NEEDS_WHAT_THIS_MACHINE_LACKS = {
+    "graft models add gpt --api litellm/openai/gpt-4.1-mini",
+    'graft ask --model gpt "How long is the notice period?"',
+}
+
+
+def test_the_readme_s_commands_do_what_it_says(tmp_path: Path, models: Path) -> None:
+    contracts = tmp_path / "Documents" / "contracts"
+    contracts.mkdir(parents=True)
+    (contracts / "lease.md").write_text(
+        "# Lease\n\nThe notice period of the lease is three months to a month's end.\n"
+    )
+    weights = tmp_path / "models"
+    weights.mkdir()
+    entry = catalogue()["smollm2-135m"]
+    (weights / "qwen2.5-7b-instruct-q4_k_m.gguf").symlink_to(pulled(entry, cache=models).main)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("## Your own folder") : text.index("In Python")]
+    lines = [line.split("  #")[0].strip() for line in re.findall(r"^    (graft [^\n]*)", section, re.MULTILINE)]
+    run = [line for line in lines if line.split("   ")[0] not in NEEDS_WHAT_THIS_MACHINE_LACKS]
+    assert len(run) >= 5 and len(lines) - len(run) == len(NEEDS_WHAT_THIS_MACHINE_LACKS)
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "GRAFT_HOME": str(tmp_path / "home"),
+        "GRAFT_MODELS": str(models),
+    }
+    for line in run:
+        words = [word.replace("~", str(tmp_path)) for word in shlex.split(line)]
+        done = subprocess.run(
+            [sys.executable, "-m", "graft", *words[1:]], env=environment, input="", capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    assert (
+        "three months"
+        in subprocess.run(
+            [sys.executable, "-m", "graft", "ask", "How long is the notice period?"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
 
 
 def test_documented_make_verbs_exist() -> None:
