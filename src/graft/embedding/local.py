@@ -29,9 +29,14 @@ class OnnxEmbedder:
 
     One session with one thread per run; batches of like length run on `threads` of them at a time,
     which costs fewer CPU-seconds than several threads inside one small matrix product.
+
+    Args:
+        fix: What to do where the files cannot be loaded.
     """
 
-    def __init__(self, graph: Path, tokenizer: Path, *, identity: str, max_tokens: int, threads: int = 0) -> None:
+    def __init__(
+        self, graph: Path, tokenizer: Path, *, identity: str, max_tokens: int, fix: str, threads: int = 0
+    ) -> None:
         import onnxruntime
         from tokenizers import Tokenizer
 
@@ -45,7 +50,7 @@ class OnnxEmbedder:
         except Exception as error:  # both libraries raise their own untyped errors
             raise ModelError(
                 f"{graph.name} or {tokenizer.name} in {graph.parent} cannot be loaded: {error}",
-                fix=f"graft models pull {identity.split('/')[0]} --force",
+                fix=fix,
             ) from error
         self._inputs = {i.name: np.int32 if "int32" in i.type else np.int64 for i in self._session.get_inputs()}
         self._output = _sentence_output(self._session.get_outputs())

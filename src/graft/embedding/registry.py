@@ -51,6 +51,7 @@ def open_embedder(settings: EmbeddingSettings, *, cache: Path) -> Embedder:
         weights.folder / "tokenizer.json",
         identity=f"{spec.name}/{settings.precision}/g{GRAPH_VERSION}@{weights.sha256['model.safetensors'][:12]}",
         max_tokens=spec.context_tokens,
+        fix=f"graft models pull {spec.name} --force",
         threads=settings.threads,
     )
 
@@ -68,5 +69,6 @@ def _open_onnx_folder(folder: Path, *, threads: int) -> Embedder:
         folder / "tokenizer.json",
         identity=f"{folder.resolve().name}@{digest[:12]}",
         max_tokens=_SENTENCE_TOKENS,
+        fix=f"export the model to ONNX into {folder} again",
         threads=threads,
     )
