@@ -22,6 +22,7 @@ $python -m benchmarks.bench_ingest --kb "${KB:-1000}" --rounds "${ROUNDS:-3}"
 $python -m benchmarks.bench_retrieval
 $python -m benchmarks.bench_retrieval --precision fp32 --collections scifact
 $python -m benchmarks.bench_samples
+$python -m benchmarks.bench_claims
 vectors=$($python -m benchmarks.real_vectors)    # minutes the first time, then kept
 OMP_NUM_THREADS=1 $python -m benchmarks.bench_store --vectors "$vectors/vectors.npy" \
   --queries "$vectors/queries.npy" --texts "$vectors/texts.jsonl" > benchmarks/results/parts/store.json.new
