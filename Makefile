@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format bench serve clean
 
 help:            ## list the verbs
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,9 @@ format: $(VENV)/.tested                ## rewrite files the way `check` wants th
 bench: $(VENV)/.installed              ## measure against the peers (needs the public test data in GRAFT_DATA)
 	bash benchmarks/run.sh
 
+serve: $(VENV)/.serving                ## OpenAI's API over your documents, on this machine
+	$(BIN)/graft serve
+
 clean:           ## remove what the verbs made
 	rm -rf $(VENV) .bench-venv .demo .mypy_cache .ruff_cache .pytest_cache
 
@@ -40,6 +43,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.serving: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[serve]'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed

@@ -1,0 +1,117 @@
+"""a workspace and its settings -> the ASGI application: routes, failures, door.
+
+Routes are grouped by what they are about, one file each; a further group is one file with a router and one
+line here. What a route may use it gets from `authorising.Seat` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from graft.errors import GraftError
+from graft.server import chat, health, lookups
+from graft.server.authorising import Serving, authorised, digest_of
+from graft.server.door import Door
+from graft.server.failing import ErrorBody, failure_of, http_failure, validation_failure
+from graft.server.lanes import ClientLeft, Lane
+from graft.settings import ServingSettings
+from graft.workspace import Workspace
+
+V1 = (chat.router, lookups.router)
+
+_LAST_SECONDS = 5.0
+"""For calls that were given up at the end: the time until their next token."""
+
+_FAILURES: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "A parameter is wrong, unknown or not supported; `param` names it."},
+    401: {"model": ErrorBody, "description": "The key is missing or wrong."},
+    403: {"model": ErrorBody, "description": "Asked for under another host's name, or by another site's page."},
+    404: {"model": ErrorBody, "description": "No such model or collection."},
+    409: {"model": ErrorBody, "description": "The documents' vectors are another embedder's."},
+    413: {"model": ErrorBody, "description": "The body is over the limit."},
+    429: {"model": ErrorBody, "description": "The line is full; Retry-After says when to ask again."},
+    500: {"model": ErrorBody, "description": "Something unexpected; the log has it under x-request-id."},
+    502: {"model": ErrorBody, "description": "The model cannot answer."},
+    503: {"model": ErrorBody, "description": "The server is being stopped."},
+    "4XX": {"model": ErrorBody, "description": "Any other refusal."},
+}
+
+
+def create_app(
+    workspace: Workspace, settings: ServingSettings | None = None, *, api_key: str | None = None
+) -> FastAPI:
+    """The application over an open workspace, which stays its caller's to close.
+
+    Opens what all requests share, the store and the embedder, so that a failure shows here and not in a request.
+
+    Args:
+        settings: Instead of the workspace's own.
+        api_key: Asked for on every route under /v1; None asks for none.
+    Raises:
+        UsageError: The key is empty or cannot be sent.
+        StoreError, ModelError: The workspace cannot be opened.
+    """
+    chosen = settings or workspace.settings.serving
+    _ = workspace.store, workspace.embedder
+    serving = Serving(
+        workspace=workspace,
+        answers=Lane("answers", parallel=chosen.parallel, waiting=chosen.waiting),
+        lookups=Lane("lookups", parallel=chosen.lookups, waiting=chosen.waiting),
+        key_digest=digest_of(api_key),
+    )
+    app = FastAPI(
+        title="Graft",
+        summary="OpenAI's API over your own documents, with citations that a machine has checked.",
+        version=version("graft-llm"),
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+        lifespan=_lifespan,
+    )
+    app.state.serving = serving
+    for router in V1:
+        app.include_router(router, dependencies=[Depends(authorised)], responses=_FAILURES)
+    app.include_router(health.router)
+    app.add_exception_handler(GraftError, _graft_failed)
+    app.add_exception_handler(HTTPException, _http_failed)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ClientLeft, _client_left)
+    app.add_middleware(Door, host=chosen.host, max_body_bytes=chosen.max_body_mb * 1_000_000)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    serving: Serving = app.state.serving
+    closed = [asyncio.to_thread(lane.close, _LAST_SECONDS) for lane in (serving.answers, serving.lookups)]
+    app.state.all_ended = all(await asyncio.gather(*closed))
+
+
+async def _graft_failed(_: Request, error: Exception) -> Response:
+    return failure_of(error).response()
+
+
+async def _http_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # what it is registered for
+    detail = error.detail
+    if error.status_code in (404, 405):
+        detail = f"no route {request.method} of this path; GET /openapi.json lists them"
+    return http_failure(error.status_code, detail).response()
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # what it is registered for
+    return validation_failure(error.errors()).response()
+
+
+async def _client_left(_: Request, error: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it; the log shows that the client closed the request

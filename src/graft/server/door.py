@@ -1,0 +1,129 @@
+"""Every request, before any route: which name it was asked for under, how large it is, its id, its log line.
+
+The log has method, route, status, milliseconds and the request's id; never a path as it was given, a body or an
+error's words, which may hold what documents say. It does not know routes or keys.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from graft.server.failing import BodyTooLarge, Failure, HostRefused, failure_of
+
+LOG = logging.getLogger("graft.server")
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_DISCARDED = 16
+"""Times the limit that is read of a body that is too large, so that its sender gets to read the refusal."""
+
+
+def log_unexpected(error: Exception, request_id: str = "-") -> None:
+    """What went wrong and where, without the error's words."""
+    frames = " ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:])
+    LOG.error("id=%s unexpected=%s at=%s", request_id, type(error).__name__, frames)
+
+
+class Door:
+    """The outermost layer.
+
+    Args:
+        host: The address listened on; it and the names of loopback are the ones that may be asked for. Another
+            name that leads here is DNS rebinding: a page of that name could read the answers.
+        max_body_bytes: Of one request.
+    """
+
+    def __init__(self, app: ASGIApp, *, host: str, max_body_bytes: int) -> None:
+        self._app = app
+        self._names = _LOOPBACK_NAMES | {host.lower()}
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = f"req_{uuid.uuid4().hex}"
+        status = size = 0
+
+        async def marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+                headers["cross-origin-resource-policy"] = "same-origin"
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                if size > self._max_body_bytes:  # of the framework's own kind, which passes through it unchanged
+                    raise HTTPException(413, str(await self._too_large(message, receive)))
+            return message
+
+        try:
+            refused = await self._refused(scope, receive)
+            if refused is None:
+                await self._app(scope, counted, marked)
+            else:
+                await refused.response()(scope, receive, marked)
+        except Exception as error:  # the edge: logged without its words, answered without its details
+            log_unexpected(error, request_id)
+            if not status:
+                await failure_of(error).response()(scope, receive, marked)
+        finally:
+            route = getattr(scope.get("route"), "path", "-")
+            ms = (time.perf_counter() - began) * 1e3
+            LOG.info("id=%s method=%s route=%s status=%d ms=%.1f", request_id, scope["method"], route, status, ms)
+
+    async def _refused(self, scope: Scope, receive: Receive) -> Failure | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._is_ours(host, scope):
+            return failure_of(
+                HostRefused(
+                    "this server answers only under its own loopback address and port, not under the Host given",
+                    fix="use the base_url that `graft serve` printed",
+                )
+            )
+        origin = headers.get("origin")
+        if origin is not None and origin.lower() != f"{scope['scheme']}://{host.lower()}":
+            return failure_of(
+                HostRefused("pages of other sites may not use this server", fix="call it from a program, not a page")
+            )
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:18]) > self._max_body_bytes:
+            message: Message = {"type": "http.request", "body": b"", "more_body": True}
+            return failure_of(await self._too_large(message, receive))
+        return None
+
+    def _is_ours(self, host: str, scope: Scope) -> bool:
+        name, _, port = host.lower().rpartition(":")
+        if not name or host.endswith("]"):  # no port: the protocol's own
+            name, port = host.lower(), "80"
+        listening = str((scope.get("server") or ("", 0))[1])
+        return name.removeprefix("[").removesuffix("]") in self._names and port == listening
+
+    async def _too_large(self, message: Message, receive: Receive) -> BodyTooLarge:
+        discarded = 0
+        while message["type"] == "http.request" and message.get("more_body"):
+            discarded += len(message.get("body", b""))
+            if discarded > _DISCARDED * self._max_body_bytes:
+                break
+            message = await receive()
+        limit = self._max_body_bytes
+        return BodyTooLarge(
+            f"the request's body is over the limit of {limit:,} bytes",
+            fix="send less, or raise [serving] max_body_mb in graft.toml",
+        )

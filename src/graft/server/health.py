@@ -1,0 +1,42 @@
+"""GET /health, GET /ready: for whoever watches the process; no key, and nothing of the documents."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from graft.errors import GraftError
+from graft.server.authorising import Serving
+from graft.server.replies import Health, Readiness
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/health", response_model=Health)
+async def health() -> Health:
+    """The process answers."""
+    return Health()
+
+
+@router.get("/ready", response_model=Readiness, responses={503: {"model": Readiness}})
+async def ready(request: Request) -> JSONResponse:
+    """Whether a question would be answered now: 200, or 503 with what is in the way."""
+    problems = await asyncio.to_thread(_problems, request.app.state.serving)
+    reply = Readiness(ready=not problems, problems=problems)
+    return JSONResponse(reply.model_dump(), 200 if reply.ready else 503)
+
+
+def _problems(serving: Serving) -> list[str]:
+    problems = []
+    try:
+        serving.workspace.collections()
+        name = serving.workspace.settings.model.default
+        if not any(model.name == name and model.ready for model in serving.workspace.models()):
+            serving.workspace.model(name)
+    except GraftError as error:
+        problems.append(str(error))
+    if serving.answers.full:
+        problems.append("as many answers are under way and in line as are allowed")
+    return problems

@@ -1,0 +1,159 @@
+"""the application -> a listening process, until it is told to stop.
+
+It binds to loopback only: there are no users or keys per user yet, so whoever reaches the port reads every
+document of the workspace. It does not know routes.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from graft.errors import GraftError, UsageError
+from graft.server.app import create_app
+from graft.settings import ServingSettings
+from graft.workspace import Workspace
+
+_BACKLOG = 512
+"""Connections that may wait to be taken."""
+
+
+def listen(settings: ServingSettings) -> socket.socket:
+    """A socket that listens on the settings' host and port; requests wait in it until `serve` takes them.
+
+    Raises:
+        UsageError: The host is not this machine's loopback, or no such port exists.
+        GraftError: The port is taken, or may not be taken.
+    """
+    address = loopback(settings.host, settings.port)
+    if not 0 <= settings.port < 2**16:
+        raise UsageError(f"port {settings.port} is not from 0 to 65535", fix="graft serve --port 8642")
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    # The protocol is named because asyncio sends without delay only then: an answer's head and body are two
+    # packets, and the second would wait some 40 ms for the first one's acknowledgement.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":  # a port whose last connections are still being closed is free
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((str(address), settings.port))
+        listening.listen(_BACKLOG)
+        return listening
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            message = f"port {settings.port} of {address} is taken, perhaps by another `graft serve`"
+        elif error.errno == errno.EACCES:
+            message = f"port {settings.port} may not be taken by this user"
+        else:
+            message = f"cannot listen on {address}: {error.strerror}"
+        other = settings.port + 1 if 1024 <= settings.port < 2**16 - 1 else 8642
+        raise GraftError(message, fix=f"graft serve --port {other}, or --port 0 for any that is free") from error
+
+
+def loopback(host: str, port: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of a host that only this machine reaches.
+
+    Raises:
+        UsageError: It is another.
+
+    >>> str(loopback("localhost", 8642))
+    '127.0.0.1'
+    """
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host.lower() == "localhost" else host.strip("[]"))
+    except ValueError:
+        address = None
+    if address is None or not address.is_loopback:
+        raise UsageError(
+            f"--host {host} is not this machine's loopback; there are no users and no access keys for each of them "
+            "yet, so whoever reached the port could read every document",
+            fix=f"graft serve --host 127.0.0.1, and from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE",
+        )
+    return address
+
+
+def url_of(listening: socket.socket) -> str:
+    """Where the API is, as OpenAI's clients take it for `base_url`."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def serve(
+    workspace: Workspace,
+    settings: ServingSettings,
+    listening: socket.socket,
+    *,
+    api_key: str | None,
+    ready: Callable[[], object],
+) -> bool:
+    """Answer requests until SIGINT or SIGTERM; then finish what is under way, for at most `grace_seconds`.
+
+    Args:
+        ready: Called once requests are taken.
+    Returns: Whether every call ended; one that did not (a hosted model that is silent) still holds its thread.
+    Raises:
+        UsageError, StoreError, ModelError: See `create_app`.
+    """
+    with closing(listening):
+        app = create_app(workspace, settings, api_key=api_key)
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped in good order
+            _Server(_config(app, settings), ready).run(sockets=[listening])
+    return bool(getattr(app.state, "all_ended", False))
+
+
+@contextmanager
+def in_background(
+    workspace: Workspace, settings: ServingSettings, *, api_key: str | None = None
+) -> Iterator[tuple[str, FastAPI]]:
+    """Serve from a thread while the block runs: for notebooks and tests.
+
+    Yields: Where the API is, for `base_url`; and the application.
+    Raises:
+        GraftError: It cannot listen or open the workspace.
+    """
+    with closing(listen(settings)) as listening:
+        app = create_app(workspace, settings, api_key=api_key)
+        started = threading.Event()
+        server = _Server(_config(app, settings), started.set)
+        thread = threading.Thread(target=server.run, args=([listening],), name="graft-serve", daemon=True)
+        thread.start()
+        started.wait()
+        try:
+            yield url_of(listening), app
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _config(app: FastAPI, settings: ServingSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,  # ours alone: it never holds paths or bodies
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,  # a client could name itself and its scheme by them
+        server_header=False,
+        timeout_graceful_shutdown=settings.grace_seconds,
+    )
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()

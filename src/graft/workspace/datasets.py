@@ -1,0 +1,139 @@
+"""Files of examples: check, dedupe, split, generate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graft.workspace.opened import Opened
+
+if TYPE_CHECKING:
+    from graft.dataset.checking import CheckReport
+    from graft.dataset.dedupe import Deduped
+    from graft.dataset.questions import Estimate, Generated, Price, Progress, Source
+    from graft.dataset.splitting import SplitFiles
+
+
+class DatasetVerbs(Opened):
+    """Files of examples."""
+
+    def check_dataset(
+        self,
+        path: Path | str,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        model: str | None = None,
+        context_tokens: int | None = None,
+        splits: Sequence[Path | str] = (),
+        benchmarks: Sequence[Path | str] = (),
+        personal: bool = True,
+        progress: Callable[[int, int], object] = lambda done, total: None,
+    ) -> CheckReport:
+        """What would spoil a training on the file; see `dataset.checking.check`.
+
+        Args:
+            model: Counts tokens and sets the context; without it, lengths are estimated.
+        """
+        from graft.dataset.checking import Against, check
+
+        opened = None if model is None else self.model(model)
+        against = Against(
+            count_tokens=None if opened is None else opened.count_tokens,
+            context_tokens=context_tokens
+            or (self.settings.model.context_tokens if opened is None else opened.context_tokens),
+            splits=splits,
+            benchmarks=benchmarks,
+            personal=personal,
+        )
+        return check(path, against, mapping=mapping, limits=self.settings.dataset, progress=progress)
+
+    def dedupe_dataset(
+        self,
+        path: Path | str,
+        output: Path | str,
+        *,
+        mapping: Mapping[str, str] | None = None,
+        near: bool = True,
+        threshold: float | None = None,
+    ) -> Deduped:
+        """Write the file without duplicates; see `dataset.dedupe.dedupe`."""
+        from graft.dataset.dedupe import dedupe
+        from graft.dataset.reading import read_examples
+        from graft.dataset.writing import write_examples
+
+        limits = self.settings.dataset
+        examples = read_examples(path, mapping=mapping, limits=limits).examples
+        result = dedupe(examples, near=near, threshold=threshold or limits.near_duplicate)
+        write_examples(output, result.kept)
+        return result
+
+    def split_dataset(
+        self,
+        path: Path | str,
+        *,
+        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+        seed: int = 0,
+        mapping: Mapping[str, str] | None = None,
+        output: Path | str | None = None,
+        renew: bool = False,
+    ) -> SplitFiles:
+        """Write train, dev and test parts with frozen ids; see `dataset.splitting.split_file`."""
+        from graft.dataset.splitting import split_file
+
+        return split_file(
+            path,
+            fractions=fractions,
+            seed=seed,
+            mapping=mapping,
+            output=output,
+            renew=renew,
+            limits=self.settings.dataset,
+        )
+
+    def estimate_dataset(
+        self,
+        n: int,
+        *,
+        model: str | None = None,
+        collection: str | None = None,
+        seed: int = 0,
+        price: Price | None = None,
+    ) -> Estimate:
+        """What generating n questions will take; asks the model nothing."""
+        from graft.dataset.generating import estimate
+
+        return estimate(self._generating(model, collection), n, seed=seed, price=price)
+
+    def generate_dataset(
+        self,
+        path: Path | str,
+        n: int,
+        *,
+        model: str | None = None,
+        collection: str | None = None,
+        seed: int = 0,
+        budget_usd: float | None = None,
+        progress: Callable[[Progress], object] = lambda progress: None,
+    ) -> Generated:
+        """Write questions made from documents, as examples to `path` and as a question file beside it.
+
+        A run that was interrupted goes on; see `dataset.generating.generate_files`.
+        """
+        from graft.dataset.generating import generate_files
+
+        return generate_files(
+            self._generating(model, collection), n, path, seed=seed, budget_usd=budget_usd, progress=progress
+        )
+
+    def _generating(self, model: str | None, collection: str | None) -> Source:
+        from graft.dataset.questions import Source
+
+        return Source(
+            store=self.store,
+            embedder=self.embedder,
+            model=self.model(model),
+            principals=self.principals,
+            retrieval=self.settings.retrieval,
+            collection=collection,
+        )
