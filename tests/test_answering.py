@@ -13,8 +13,8 @@ from graft.access import OWNER
 from graft.answering import Answer, Asking, Mode, answer
 from graft.citing import Verdict
 from graft.errors import ContextOverflow, LimitExceeded, UsageError
-from graft.models import Message
 from graft.following_up import make_standalone
+from graft.models import Message
 from graft.prompting import grounded_prompt
 from graft.settings import AnsweringSettings, Settings
 from graft.testing.scripted import ScriptedModel

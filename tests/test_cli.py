@@ -53,8 +53,8 @@ def test_every_verb_has_help_that_loads_neither_numpy_nor_sqlalchemy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (
-        "['add', 'ask', 'chat', 'collections', 'completion', 'doctor', 'list', 'models', 'remove', 'search', "
-        "'settings', 'sync'] []"
+        "['add', 'ask', 'chat', 'collections', 'completion', 'dataset', 'doctor', 'evaluate', 'export', 'jobs', "
+        "'list', 'models', 'regress', 'remove', 'search', 'serve', 'settings', 'sync', 'tune', 'worker'] []"
     )
 
 
@@ -68,6 +68,16 @@ def test_add_list_search_and_remove_print_the_promised_objects(filled: Path, tmp
     assert graft_json(filled, "list")["documents"][0]["uri"] == "travel.md"
     assert graft_json(filled, "remove", "travel.md")["removed"]["uri"] == "travel.md"
     assert graft_json(filled, "search", "what may a hotel cost")["hits"] == []
+
+
+def test_a_removed_document_stays_out_and_a_removed_folder_is_forgotten(filled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    graft_json(filled, "remove", "travel.md")
+    assert graft_json(filled, "sync")["added"] == 0 and graft_json(filled, "list")["documents"] == []
+    assert graft_json(filled, "add", str(folder / "travel.md"))["added"] == 1
+    assert graft_json(filled, "remove", str(folder))["removed"]["documents"] == 1
+    assert graft_json(filled, "sync")["added"] == 0
+    assert graft_json(filled, "remove", str(folder), status=1)["fix"]
 
 
 def test_ask_prints_the_promised_object(filled: Path) -> None:

@@ -7,9 +7,8 @@ import hashlib
 import http.server
 import ipaddress
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpcore
@@ -20,33 +19,10 @@ from hypothesis import strategies as st
 from graft.dialling import Guard, is_local_name, is_public
 from graft.errors import ChecksumMismatch, FetchError
 from graft.fetching import MAX_REDIRECTS, _get, download, fetch
+from tests.web_server import Web, answer, page
 
 BODY = bytes(range(256)) * 2000
 SUM = hashlib.sha256(BODY).hexdigest()
-Handle = Callable[[http.server.BaseHTTPRequestHandler], None]
-
-
-class Web:
-    """A web server on loopback whose paths are functions of the request."""
-
-    def __init__(self) -> None:
-        self.paths: dict[str, Handle] = {}
-        self.asked: list[tuple[str, dict[str, str]]] = []
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
-                outer.paths.get(self.path, lambda request: answer(request, b"", status=404))(self)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
@@ -55,18 +31,6 @@ def web() -> Iterator[Web]:
     yield server
     server.server.shutdown()
     server.server.server_close()
-
-
-def answer(request: http.server.BaseHTTPRequestHandler, body: bytes, *, status: int = 200, **headers: str) -> None:
-    request.send_response(status)
-    for name, value in {"Content-Length": str(len(body)), **headers}.items():
-        request.send_header(name.replace("_", "-"), value)
-    request.end_headers()
-    request.wfile.write(body)
-
-
-def page(body: bytes, *, status: int = 200, **headers: str) -> Handle:
-    return lambda request: answer(request, body, status=status, **headers)
 
 
 def get(url: str, **options: object) -> bytes:
@@ -97,6 +61,31 @@ def test_an_unchanged_page_is_not_sent_again(web: Web) -> None:
     assert found.not_modified and found.etag == '"7"'
 
 
+def test_a_page_unchanged_since_a_time_is_not_sent_again(web: Web) -> None:
+    time_of_it = "Mon, 02 Nov 2026 10:00:00 GMT"
+    web.paths["/p"] = lambda request: (
+        answer(request, b"", status=304)
+        if request.headers["If-Modified-Since"] == time_of_it
+        else answer(request, b"text", Last_Modified=time_of_it)
+    )
+    first = fetch(f"{web.url}/p", max_bytes=10, timeout_seconds=10, allow_private=True)
+    assert (first.data, first.last_modified, first.not_modified) == (b"text", time_of_it, False)
+    again = fetch(
+        f"{web.url}/p",
+        max_bytes=10,
+        timeout_seconds=10,
+        allow_private=True,
+        if_modified_since=first.last_modified,
+    )
+    assert (again.data, again.last_modified, again.not_modified) == (b"", time_of_it, True)
+
+
+def test_a_server_that_says_unchanged_without_being_asked_is_refused(web: Web) -> None:
+    web.paths["/p"] = page(b"", status=304)
+    with pytest.raises(FetchError, match="answers 304"):
+        get(f"{web.url}/p")
+
+
 def test_a_packed_page_is_unpacked(web: Web) -> None:
     web.paths["/z"] = page(gzip.compress(b"plain" * 100), Content_Encoding="gzip")
     assert get(f"{web.url}/z") == b"plain" * 100
@@ -110,7 +99,7 @@ def test_the_host_is_asked_for_by_its_name_at_the_address_that_was_checked(web: 
 
 def test_a_second_address_is_tried_when_the_first_is_dead(web: Web) -> None:
     web.paths["/"] = page(b"ok")
-    assert get(f"http://docs.example:{web.port}/", resolve=lambda host, port: ["127.0.0.9", "127.0.0.1"]) == b"ok"
+    assert get(f"http://docs.example:{web.port}/", resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"]) == b"ok"
 
 
 # What is refused: addresses.
@@ -415,6 +404,37 @@ def test_a_server_that_only_breaks_is_given_up_and_what_came_is_kept(web: Web, t
         download(f"{web.url}/file", tmp_path / "f", allow_private=True)
     assert "continues" in caught.value.fix and not (tmp_path / "f").exists()
     assert len(web.asked) < 10
+
+
+@pytest.mark.parametrize("breaks", [True, False], ids=["in many connections", "in one connection"])
+def test_a_download_that_trickles_ends_when_the_time_of_all_attempts_is_over(
+    web: Web, tmp_path: Path, breaks: bool
+) -> None:
+    """Each attempt brings a little, so no single one is ever at fault."""
+
+    def trickle(request: http.server.BaseHTTPRequestHandler) -> None:
+        start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        request.send_response(206 if start else 200)
+        request.send_header("Content-Length", str(len(BODY) - start))
+        request.send_header("Content-Range", f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
+        request.end_headers()
+        try:
+            for place in range(start, start + 10 if breaks else len(BODY)):
+                request.wfile.write(BODY[place : place + 1])
+                request.wfile.flush()
+                time.sleep(0.01)
+        except OSError:
+            pass
+
+    web.paths["/file"] = trickle
+    began = time.monotonic()
+    with pytest.raises(FetchError, match=r"brought \d+ bytes in 1 s and was not done") as caught:
+        download(f"{web.url}/file", tmp_path / "f", sha256=SUM, timeout_seconds=1, allow_private=True)
+    assert time.monotonic() - began < 5
+    assert "continues" in caught.value.fix
+    kept = (tmp_path / "f.part").read_bytes()
+    assert kept and BODY.startswith(kept)
+    assert (len(web.asked) > 1) == breaks
 
 
 def test_a_download_over_its_limit_stops(web: Web, tmp_path: Path) -> None:

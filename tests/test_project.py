@@ -30,24 +30,42 @@ def test_the_public_names_are_these() -> None:
         "ask",
         "ask_stream",
         "check",
+        "check_dataset",
         "close",
         "collections",
         "create_collection",
+        "dedupe_dataset",
         "documents",
         "embedder",
+        "estimate_dataset",
+        "evaluate",
+        "export",
+        "generate_dataset",
+        "jobs",
         "model",
         "models",
+        "prepare_tuning",
         "pull_model",
+        "queue_add",
+        "queue_generate",
         "reader",
         "rebuild_indexes",
         "reembed",
+        "regress",
         "remove",
         "remove_collection",
         "remove_model",
+        "remove_source",
         "resolve",
         "search",
+        "sources",
+        "split_dataset",
         "store",
         "sync",
+        "tune",
+        "tune_job",
+        "tuned_model",
+        "tuned_models",
     }
 
 
@@ -61,7 +79,7 @@ def test_importing_graft_loads_nothing_heavy() -> None:
 
 def documented_commands() -> list[str]:
     lines = []
-    for path in (ROOT / "README.md", ROOT / "runs" / "demo.sh"):
+    for path in (ROOT / "README.md", ROOT / "docs" / "tuning.md", ROOT / "runs" / "demo.sh"):
         text = path.read_text(encoding="utf-8").replace('"$graft"', "graft")
         lines += re.findall(r"^(?:    |\$ )?(graft [a-z][^#\n]*)", text, re.MULTILINE)
     return lines

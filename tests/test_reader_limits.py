@@ -331,6 +331,55 @@ def test_the_worker_ends_with_the_program_even_if_that_is_killed() -> None:
     raise AssertionError(f"worker {worker} outlived its program")
 
 
+def test_a_worker_that_is_killed_takes_along_what_it_started(tmp_path: Path) -> None:
+    """A third-party reader may start a program, and be stuck with it."""
+    package = tmp_path / "stuck"
+    package.mkdir()
+    (package / "stuck.py").write_text(
+        "import subprocess, sys, time\n"
+        "def read(data, *, name, limits):\n"
+        "    subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "    time.sleep(60)\n"
+    )
+    info = package / "stuck-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stuck\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[graft.readers]\nstuck = stuck\n")
+    script = (
+        "import os, sys; from graft.errors import GraftError; from graft.readers import SandboxedReader\n"
+        "from graft.settings import ReadingSettings\n"
+        "with SandboxedReader(ReadingSettings(max_seconds=2)) as r:\n"
+        "    r.read(b'x', name='a.txt'); print(r._worker._process.pid, flush=True)\n"
+        "    try:\n"
+        "        r.read(b'x', name='a.stuck')\n"
+        "    except GraftError as error:\n"
+        "        print(error.message)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *sys.path[1:]])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment)
+    group, message = done.stdout.splitlines()
+    assert message == "reading a.stuck takes more than 2 s"
+    for _ in range(100):
+        try:
+            os.killpg(int(group), 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("what the worker started outlived it")
+
+
+def test_the_worker_is_in_a_network_of_its_own(reader: SandboxedReader) -> None:
+    reader.read(b"one", name="a.txt")
+    assert reader._worker is not None
+    try:
+        theirs, ours = (Path(f"/proc/{p}/ns/net").readlink() for p in (reader._worker._process.pid, "self"))
+    except OSError:
+        pytest.skip("no /proc on this system, or another user's")
+    if subprocess.run(["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody give up its network")
+    assert theirs != ours
+
+
 def test_ctrl_c_prints_nothing_from_the_worker() -> None:
     script = (
         "import os, signal, time; from graft.readers import SandboxedReader\n"
@@ -363,8 +412,9 @@ def frame_bytes(header: dict[str, object], *blobs: bytes) -> io.BytesIO:
         io.BytesIO(struct.pack(">I", 2) + b"[]"),
         io.BytesIO(struct.pack(">I", 9) + b"not JSON!"),
         frame_bytes({}, b"more than ten bytes"),
+        io.BytesIO(struct.pack(">I", 200_000) + b"[" * 200_000),
     ],
-    ids=["huge header", "a list", "no JSON", "too long"],
+    ids=["huge header", "a list", "no JSON", "too long", "nested deeply"],
 )
 def test_a_garbled_frame_is_refused(stream: io.BytesIO) -> None:
     with pytest.raises(Garbled):

@@ -231,19 +231,23 @@ def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> No
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    with SqlStore(tmp_path).database.reading() as connection:
+    store = SqlStore(tmp_path)
+    collection_of(store)
+    with store.database.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
 def test_a_current_database_is_opened_without_alembic(tmp_path: Path) -> None:
-    SqlStore(tmp_path).close()
-    code = "import sys; from pathlib import Path; from graft.store import SqlStore; SqlStore(Path(sys.argv[1]))"
+    collection_of(SqlStore(tmp_path))
+    code = "import sys; from pathlib import Path; from graft.store import SqlStore"
+    code += "; SqlStore(Path(sys.argv[1])).models()"
     code += "; assert 'alembic' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
 
 
 def test_a_database_of_a_newer_graft_is_left_alone(tmp_path: Path) -> None:
     store = SqlStore(tmp_path)
+    collection_of(store)
     with store.database.writing() as (connection, _):
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreError, match="made by a newer Graft"):

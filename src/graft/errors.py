@@ -10,6 +10,7 @@
     ├── StoreError             the database cannot be used
     │   └── IndexCorrupt       a derived index is damaged; it can be rebuilt from the database
     ├── EmbedderMismatch       vectors of two embedders would be mixed
+    ├── TrainingError          a tuning run cannot start or cannot go on
     └── ModelError             a model cannot be had or cannot answer
         ├── ChecksumMismatch   the bytes are not the catalogue's
         └── ContextOverflow    the prompt does not fit the model's context
@@ -70,6 +71,10 @@ class IndexCorrupt(StoreError):
 
 class EmbedderMismatch(GraftError):
     """Vectors of two embedders would be mixed."""
+
+
+class TrainingError(GraftError):
+    """A tuning run cannot start or cannot go on; what was saved before stays valid."""
 
 
 class ModelError(GraftError):

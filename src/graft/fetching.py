@@ -26,7 +26,10 @@ MAX_ATTEMPTS = 5
 """Times a download is taken up again after a broken connection that had brought something."""
 
 IDLE_SECONDS = 60.0
-"""A download has no total time, but a connection this long without a byte is broken."""
+"""A download's connection this long without a byte is broken."""
+
+DOWNLOAD_SECONDS = 6 * 3600.0
+"""All attempts of one download together, however they trickle: 1 GB at 50 kB/s. What came is kept."""
 
 USER_AGENT = "graft-llm"
 Progress = Callable[[int, int | None], None]
@@ -49,6 +52,7 @@ class Fetched:
         url: Where the data came from, after redirects.
         content_type: As sent, with its parameters; "" if none.
         etag: The server's version mark, for `if_none_match` next time.
+        last_modified: Its time of this version, for `if_modified_since`.
         not_modified: The version the caller has is the current one; `data` is empty.
     """
 
@@ -56,6 +60,7 @@ class Fetched:
     url: str
     content_type: str = ""
     etag: str | None = None
+    last_modified: str | None = None
     not_modified: bool = False
 
 
@@ -67,6 +72,7 @@ def fetch(
     allow_private: bool = False,
     headers: Mapping[str, str] | None = None,
     if_none_match: str | None = None,
+    if_modified_since: str | None = None,
     certificates: str | None = None,
     resolve: Resolve = resolve_host,
 ) -> Fetched:
@@ -77,7 +83,7 @@ def fetch(
         timeout_seconds: For everything together.
         allow_private: Only for addresses that the operator configured, never for a user's or a document's.
         headers: Sent to the URL's own origin, not to where it redirects.
-        if_none_match: An earlier `etag`.
+        if_none_match, if_modified_since: An earlier `etag` and `last_modified`.
         certificates: File of certificate authorities to trust besides the system's.
         resolve: Host and port to addresses.
     Raises:
@@ -86,10 +92,14 @@ def fetch(
     sent = {"Accept-Encoding": "identity", **(headers or {})}
     if if_none_match:
         sent["If-None-Match"] = if_none_match
+    if if_modified_since:
+        sent["If-Modified-Since"] = if_modified_since
     guard = Guard(allow_private, resolve, timeout_seconds, time.monotonic() + timeout_seconds, certificates)
     with _get(url, sent, guard) as response:
-        if response.status == 304:
-            return Fetched(data=b"", url=response.url, etag=if_none_match, not_modified=True)
+        if response.status == 304 and (if_none_match or if_modified_since):
+            return Fetched(
+                data=b"", url=response.url, etag=if_none_match, last_modified=if_modified_since, not_modified=True
+            )
         _refuse_status(response)
         data = b"".join(_unpacked(response, max_bytes))
         return Fetched(
@@ -97,6 +107,7 @@ def fetch(
             url=response.url,
             content_type=response.headers.get("content-type", ""),
             etag=response.headers.get("etag"),
+            last_modified=response.headers.get("last-modified"),
         )
 
 
@@ -107,6 +118,7 @@ def download(
     sha256: str | None = None,
     max_bytes: int | None = None,
     progress: Progress | None = None,
+    timeout_seconds: float = DOWNLOAD_SECONDS,
     allow_private: bool = False,
     headers: Mapping[str, str] | None = None,
     certificates: str | None = None,
@@ -119,6 +131,7 @@ def download(
 
     Args:
         sha256: What the file must be; in hexadecimal.
+        timeout_seconds: For all attempts together.
     Returns: The file's sha256.
     Raises:
         FetchError: As `fetch`; what was had stays in `destination.part`.
@@ -127,13 +140,19 @@ def download(
     part = destination.with_name(destination.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     attempt = 0
+    until = time.monotonic() + timeout_seconds
     while True:
         before = _size(part)
-        guard = Guard(allow_private, resolve, IDLE_SECONDS, None, certificates)
+        guard = _Patient(allow_private, resolve, IDLE_SECONDS, None, certificates, until)
         try:
             _continue(url, part, dict(headers or {}), guard, max_bytes, progress, known=sha256 is not None)
             break
         except _Broken as broken:
+            if time.monotonic() >= until:
+                raise FetchError(
+                    f"{_shown(url)} brought {_size(part):,} bytes in {timeout_seconds:,.0f} s and was not done",
+                    fix="run the same command again; it continues where it stopped",
+                ) from broken
             attempt = 1 if _size(part) > before else attempt + 1
             if attempt >= MAX_ATTEMPTS or _size(part) == before:
                 raise FetchError(
@@ -157,7 +176,7 @@ def _continue(
     url: str,
     part: Path,
     headers: dict[str, str],
-    guard: Guard,
+    guard: _Patient,
     max_bytes: int | None,
     progress: Progress | None,
     *,
@@ -198,12 +217,27 @@ def _continue(
                         fix="check the address",
                     )
                 file.write(chunk)
+                if time.monotonic() >= guard.until:  # through a proxy, the connection is not the guard's
+                    raise _Broken("the time of all attempts together is over")
                 if progress is not None:
                     progress(had, total)
 
 
 class _Broken(Exception):
     """The connection ended before the body did."""
+
+
+@dataclass(slots=True)
+class _Patient(Guard):
+    """A download's guard: `seconds` for each operation, and none begins after `until` (of `time.monotonic()`)."""
+
+    until: float = 0.0
+
+    def left(self) -> float:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time of all attempts together is over")
+        return min(self.seconds, left)
 
 
 @dataclass(slots=True)
@@ -269,6 +303,8 @@ def _mapped(target: httpx.URL, guard: Guard) -> Iterator[None]:
     try:
         yield
     except httpcore.TimeoutException as error:
+        if isinstance(guard, _Patient) and time.monotonic() >= guard.until:
+            raise _Broken(str(error)) from error
         raise _too_slow(guard, shown) from error
     except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
         if isinstance(error.__cause__, ssl.SSLCertVerificationError):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 from graft.access import Principals
 from graft.embedding import Embedder
-from graft.errors import UsageError
+from graft.errors import NotFound, UsageError
 from graft.settings import RetrievalSettings
 from graft.store import ChunkRecord, Filter, Store
 
@@ -167,7 +168,11 @@ def _hits(
             groups.append(beside)
         beside.append(record)
         places[record.document_id, record.ordinal] = beside
-    return [_hit(group, scores, dense, store, principals) for group in groups]
+    hits = []
+    for group in groups:
+        with suppress(NotFound):  # a document removed since its chunks were read
+            hits.append(_hit(group, scores, dense, store, principals))
+    return hits
 
 
 def _beside(record: ChunkRecord, places: Mapping[tuple[str, int], list[ChunkRecord]]) -> list[ChunkRecord] | None:

@@ -37,6 +37,7 @@ class ReadingSettings:
     max_archive_mb: int = _value(500, "MB of a zip-based file once unpacked")
     max_characters: int = _value(20_000_000, "characters of one document's text")
     max_pages: int = _value(5_000, "pages of one PDF")
+    workers: int = _value(0, "processes that read the files of a folder side by side; 0 is one per core")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,82 @@ class AnsweringSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetSettings:
+    """How files of examples are read and checked."""
+
+    max_examples: int = _value(1_000_000, "lines of one file of examples; 500 to 5,000 are usual")
+    max_line_mb: int = _value(4, "MB of one line; the longest context of any model is below")
+    max_file_mb: int = _value(4096, "MB of one file, unpacked")
+    near_duplicate: float = _value(
+        0.8, "share of common character 5-grams, from 0 to 1, above which two texts count as one"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSettings:
+    """How the server listens and how much it takes on."""
+
+    host: str = _value("127.0.0.1", "loopback address to listen on; there are no users yet, so no other is taken")
+    port: int = _value(8642, "port to listen on; 0 takes any that is free")
+    parallel: int = _value(2, "answers made at once; a local model works on [model] parallel of them")
+    waiting: int = _value(32, "answers that may wait in line; those after them are told to come again (429)")
+    lookups: int = _value(4, "searches and embeddings worked on at once, beside the answers")
+    max_body_mb: int = _value(8, "MB of one request's body")
+    grace_seconds: int = _value(20, "seconds that answers under way may still take when the server is stopped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningSettings:
+    """How a model learns from examples."""
+
+    method: str = _value(
+        "lora", "lora (exact, can be merged), or activated: acts after the prompt only, faster, cannot be merged"
+    )
+    backend: str = _value("auto", "lean (llama and qwen2 on a processor), general (any model, GPU), or auto")
+    rank: int = _value(16, "columns of the adapter's matrices, on every linear layer")
+    alpha: float = _value(32.0, "the adapter's output is scaled by alpha / rank")
+    learning_rate: float = _value(5e-4, "highest step size of AdamW; 10x lower for models above 7 billion weights")
+    epochs: float = _value(3.0, "passes over the training examples")
+    batch_size: int = _value(8, "examples behind one step of the optimiser")
+    micro_tokens: int = _value(
+        1024, "tokens computed at once; decides memory and speed, never the result beyond rounding"
+    )
+    warmup_share: float = _value(0.05, "share of the steps in which the step size rises from 0")
+    schedule: str = _value("linear", "how the step size falls to 0 after the warm-up: linear or cosine")
+    weight_decay: float = _value(0.0, "AdamW's, on the adapter")
+    max_grad_norm: float = _value(1.0, "gradients longer than this are shortened to it; 0 leaves them")
+    context_tokens: int = _value(2048, "most tokens of one example; the model's own limit is the upper bound")
+    truncate: str = _value(
+        "refuse", "examples over the context: refuse the run, drop them, or shorten the longest turn of their prompts"
+    )
+    evaluate_steps: int = _value(25, "steps between two measurements of the dev loss; 0: only at the end")
+    patience: int = _value(4, "measurements without a better dev loss after which training stops early; 0: never")
+    checkpoint_steps: int = _value(25, "steps between two checkpoints, from which a killed run continues; 0: none")
+    seed: int = _value(0, "of the first adapter and of the order of the examples")
+    threads: int = _value(0, "processor threads; 0 is one per core")
+    precision: str = _value("auto", "float32, bfloat16, or auto: bfloat16 on a GPU that has it, else float32")
+    quantize: bool = _value(False, "QLoRA: the frozen weights in 4 bits; needs a GPU and bitsandbytes")
+    prompt_cache_mb: int = _value(4096, "MB of disk for the prompts' keys and values; method activated only")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalAwareSettings:
+    """What prompts a model learns to answer from retrieved passages on."""
+
+    without_evidence: float = _value(
+        0.22, "share of the questions whose evidence is taken away and whose answer is to decline"
+    )
+    insert_missed: float = _value(
+        0.75, "share of the questions whose evidence retrieval missed that get it put in; the others decline"
+    )
+    one_passage: float = _value(0.25, "share of the prompts with one passage, a third of the tokens")
+    two_passages: float = _value(0.25, "share of the prompts with two passages; the rest has [answering] passages")
+    casual: float = _value(0.25, "share of the questions put as into a search box: lower case, no question mark")
+    prompt_tokens: int = _value(720, "tokens of the longest prompt; fewer passages where more do not fit")
+    dev_share: float = _value(0.08, "share of the documents that are kept for measuring while a model learns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All stages."""
 
@@ -121,6 +198,10 @@ class Settings:
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     answering: AnsweringSettings = field(default_factory=AnsweringSettings)
+    tuning: TuningSettings = field(default_factory=TuningSettings)
+    retrieval_aware: RetrievalAwareSettings = field(default_factory=RetrievalAwareSettings)
+    dataset: DatasetSettings = field(default_factory=DatasetSettings)
+    serving: ServingSettings = field(default_factory=ServingSettings)
 
 
 def home_folder(explicit: Path | None = None) -> Path:

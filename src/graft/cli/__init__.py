@@ -11,7 +11,19 @@ from typing import Any
 
 import click
 
-from graft.cli import asking, collections, documents, models, setup
+from graft.cli import (
+    asking,
+    collections,
+    dataset,
+    documents,
+    evaluating,
+    export,
+    jobs,
+    models,
+    serving,
+    setup,
+    tuning,
+)
 from graft.cli.output import show_error
 from graft.errors import GraftError, UsageError
 
@@ -35,7 +47,7 @@ def graft(context: click.Context, home: str | None, as_json: bool) -> None:
     context.ensure_object(dict).update(home=home, as_json=as_json)
 
 
-for module in (documents, asking, collections, models, setup):
+for module in (documents, asking, collections, models, dataset, tuning, evaluating, export, jobs, serving, setup):
     for command in module.COMMANDS:
         graft.add_command(command)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graft.cli.options import collection_option, open_workspace, shared
-from graft.cli.output import add_progress, emit_json, note, say, show_add, show_table
+from graft.cli.output import add_progress, counted, emit_json, say, show_add, show_table
 
 if TYPE_CHECKING:
     from graft.sync import AddResult
@@ -41,12 +42,25 @@ def _finish(result: AddResult, as_json: bool) -> int:
     metavar="PRINCIPAL",
     help="Who else may read them: user:NAME or group:NAME; repeatable.",
 )
+@click.option("--queue", is_flag=True, help="Leave it to `graft worker`.")
 @shared
-def add(locations: tuple[str, ...], collection: str, access: tuple[str, ...], home: str | None, as_json: bool) -> int:
+def add(
+    locations: tuple[str, ...],
+    collection: str,
+    access: tuple[str, ...],
+    queue: bool,
+    home: str | None,
+    as_json: bool,
+) -> int:
     """Read files, folders and URLs into a collection.
 
     A folder is remembered: adding it again, or `graft sync`, takes up only what changed there.
     """
+    if queue:
+        with open_workspace(home) as workspace:
+            job = workspace.queue_add(locations, collection=collection, access=access or None)
+        emit_json({"job": job.id}) if as_json else say(f"queued {job.id}; a worker does it: graft worker")
+        return 0
     with open_workspace(home) as workspace, add_progress(quiet=as_json) as progress:
         result = workspace.add(locations, collection=collection, access=access or None, progress=progress)
     return _finish(result, as_json)
@@ -81,18 +95,32 @@ def list_documents(collection: str | None, home: str | None, as_json: bool) -> N
 
 
 @click.command()
-@click.argument("document", metavar="DOC")
+@click.argument("document", metavar="DOC|SOURCE")
 @collection_option
 @shared
 def remove(document: str, collection: str | None, home: str | None, as_json: bool) -> None:
-    """Remove a document, by its path or id, from everywhere at once."""
+    """Remove a document, by its path or id, or an added folder or URL with all its documents.
+
+    At once, and from everywhere. A removed document stays out of later syncs; `graft add FILE` brings it back.
+    """
     with open_workspace(home) as workspace:
-        removed = workspace.remove(document, collection=collection)
+        if any(source.uri == _address(document) for source in workspace.sources(collection)):
+            source = workspace.remove_source(document, collection=collection)
+            said = f"removed {source.source.uri} with {counted(source.documents, 'document')}"
+            found: dict[str, Any] = {"removed": source}
+        else:
+            one = workspace.remove(document, collection=collection)
+            said = f"removed {one.uri} ({counted(one.chunks, 'chunk')}); `graft add FILE` would bring it back"
+            found = {"removed": one}
     if as_json:
-        emit_json({"removed": removed})
+        emit_json(found)
     else:
-        say(f"removed {removed.uri} ({removed.chunks} chunks)")
-        note("if its file stays in an added folder, the next sync adds it again")
+        say(said)
+
+
+def _address(location: str) -> str:
+    """A location as sources are kept: a URL as it is, a path in full."""
+    return location if "://" in location else str(Path(location).expanduser().resolve())
 
 
 COMMANDS = (add, sync, list_documents, remove)

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from functools import cache
@@ -130,6 +130,16 @@ def byte_progress(label: str, *, quiet: bool) -> Iterator[Any]:
     with Bar(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def waiting(what: str, *, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A sign of life on stderr while nothing can be counted, told what is being done."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    with console(stderr=True).status(safe(what)) as shown:
+        yield lambda now: shown.update(safe(now))
 
 
 def show_add(result: AddResult) -> None:

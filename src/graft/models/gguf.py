@@ -66,7 +66,7 @@ def _head(file: BinaryIO, path: Path, size: int) -> GgufHead:
     if file.read(4) != b"GGUF":
         raise ModelError(
             f"{path} is not a GGUF file; llama.cpp models are",
-            fix="give a .gguf file, or export one with `graft export NAME --to gguf`",
+            fix="give a .gguf file; a tuned model becomes one by: graft export NAME --to gguf",
         )
     version, tensors, keys = struct.unpack("<IQQ", _take(file, 20))
     if version not in (2, 3) or keys > _MOST_KEYS or tensors > _MOST_TENSORS:

@@ -109,6 +109,24 @@ class LlamaModel:
             cost_usd=None,
         )
 
+    def agreement(self, messages: Sequence[Message], answer: str) -> tuple[bool, ...]:
+        """Whether each token of `answer` is the one this model would have chosen after those before it.
+
+        A grammar that allows this text alone forces it; the probabilities reported are those before the grammar.
+        The end of the answer is left out. Useful to hold two models against each other without their replies
+        drifting apart after the first difference.
+        """
+        options = GenerateOptions(max_tokens=len(answer.encode()) + 1, cache_prompt=False)
+        server = self._runtime.loaded(self._adapter)
+        body = _request(messages, options, server.scales(self._adapter))
+        body |= {"grammar": f"root ::= {_literal(answer)}", "logprobs": True, "top_logprobs": 1}
+        chosen = []
+        for event in server.chat(body):
+            for choice in event.get("choices") or ():
+                for token in (choice.get("logprobs") or {}).get("content") or ():
+                    chosen.append(token["id"] == token["top_logprobs"][0]["id"])
+        return tuple(chosen)
+
     def _refuse_overflow(self, messages: Sequence[Message], options: GenerateOptions) -> None:
         prompt = self.count_tokens(messages)
         if prompt + options.max_tokens <= self.context_tokens:
@@ -123,12 +141,17 @@ class LlamaModel:
         )
 
     def _checked(self, adapter: str) -> _Adapter:
+        if Path(adapter).is_dir():
+            raise ModelError(
+                f"{adapter} is a folder; llama.cpp loads an adapter from a .gguf file",
+                fix="graft export NAME --to adapter, and give the adapter.gguf in it",
+            )
         head = read_head(Path(adapter))
         if head.kind != "adapter" or head.architecture != self._architecture:
             raise ModelError(
                 f"{adapter} is a GGUF {head.kind} for {head.architecture!r}; needed is an adapter for "
-                f"{self._architecture!r}",
-                fix="graft export NAME --to adapter",
+                f"{self._architecture!r}, trained on {self.name}",
+                fix="graft export NAME --to adapter, for a model tuned from this base",
             )
         return _Adapter(str(Path(adapter).resolve()), Path(adapter).stat().st_mtime_ns)
 
@@ -263,6 +286,12 @@ def _request(messages: Sequence[Message], options: GenerateOptions, lora: list[d
     if options.json_schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"schema": options.json_schema}}
     return body
+
+
+def _literal(text: str) -> str:
+    """A text as a grammar's terminal."""
+    marks = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return '"' + "".join(marks.get(letter, letter) for letter in text) + '"'
 
 
 def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:

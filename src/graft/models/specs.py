@@ -29,6 +29,7 @@ class ModelSpec:
         kind: "catalogue", "file" or "api".
         target: The catalogue's name, the GGUF's path, or LiteLLM's `PROVIDER/MODEL`.
         adapter: Path of a LoRA (GGUF) that belongs to it; not for "api".
+        run: Folder of the tuning run that made it; only for tuned models.
         api_base: Of an OpenAI-compatible server; only for "api".
         key_env: Name of the environment variable that holds the key; only for "api".
         context_tokens: Where nothing else states it; only for "api".
@@ -38,6 +39,7 @@ class ModelSpec:
     kind: SpecKind
     target: str
     adapter: str | None = None
+    run: str | None = None
     api_base: str | None = None
     key_env: str | None = None
     context_tokens: int | None = None

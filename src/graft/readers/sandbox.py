@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
@@ -82,6 +83,11 @@ class SandboxedReader:
         """End the worker process; a later `read` starts another."""
         with self._lock:
             self._drop_worker()
+
+    def stop(self) -> None:
+        """Kill the process that is reading, from another thread: its file fails; a later `read` starts another."""
+        if (worker := self._worker) is not None:
+            worker.kill_group()
 
     def read(self, data: bytes, *, name: str) -> Document:
         """Read one file.
@@ -160,13 +166,14 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env={**environment, **threads},
+                start_new_session=True,  # what a reader starts is killed with it; no Ctrl-C, no terminal
             )
         except OSError as error:
             raise ReadError(
                 f"the reading process cannot be started: {error}", fix="end other programs and try again"
             ) from error
         try:
-            with _Deadline(self._process, _START_SECONDS):
+            with _Deadline(self, _START_SECONDS):
                 self._send(dataclasses.asdict(settings))
                 receive(self._stdout, max_bytes=0)
         except (EOFError, OSError, Garbled) as error:
@@ -200,7 +207,7 @@ class _Worker:
         seconds = getattr(self._settings, setting)
         # Text up to 4 bytes a character, its box 16, a block 32 for every second one, and some for pages.
         allowed = self._settings.max_characters * 36 + self._settings.max_pages * 40
-        with _Deadline(self._process, seconds) as deadline:
+        with _Deadline(self, seconds) as deadline:
             try:
                 self._send({"name": name, "recognise": recognise}, data)
                 return receive(self._stdout, max_bytes=allowed)
@@ -226,8 +233,14 @@ class _Worker:
             fix=_RESAVE,
         )
 
+    def kill_group(self) -> None:
+        """End the process and all that it started, at once."""
+        with suppress(ProcessLookupError, PermissionError):  # nobody is left; macOS says so of zombies
+            os.killpg(self._process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process and all that it started, and let go of it."""
+        self.kill_group()
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
@@ -239,17 +252,17 @@ class _Worker:
 
 
 class _Deadline:
-    """Kills a process that is not done in time."""
+    """Kills a worker, with all that it started, that is not done in time."""
 
-    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        self._process = process
+    def __init__(self, worker: _Worker, seconds: float) -> None:
+        self._worker = worker
         self._timer = threading.Timer(seconds, self._kill)
         self._timer.daemon = True
         self.passed = False
 
     def _kill(self) -> None:
         self.passed = True
-        self._process.kill()
+        self._worker.kill_group()
 
     def __enter__(self) -> _Deadline:
         self._timer.start()

@@ -57,7 +57,7 @@ def receive(stream: IO[bytes], *, max_bytes: int) -> Frame:
         header = json.loads(_exactly(stream, length))
         sizes = header.pop("sizes")
         sizes = [size for size in sizes if type(size) is int and size >= 0]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Garbled(f"header is no JSON object with sizes: {error}") from error
     if sum(sizes) > max_bytes or len(sizes) > 8:
         raise Garbled(f"{sum(sizes)} bytes announced, {max_bytes} allowed")

@@ -1,12 +1,14 @@
 """The sandboxed side: frames on stdin -> frames on stdout, one process for many files.
 
 Started by `graft.readers.sandbox` as `python -m graft.readers.worker`. Limits of memory, processor time
-and files written hold on Linux; macOS does not limit memory, Windows has none of this and is not supported.
+and files written hold on Linux, where it has no network either if the system lets it give that up; macOS
+does not limit memory, Windows has none of this and is not supported.
 It ignores Ctrl-C and ends when its stdin closes, so it never outlives the program for longer than one file.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -20,6 +22,7 @@ from graft.readers.wire import Frame, document_frame, receive, send
 from graft.settings import ReadingSettings
 
 _MB = 1_000_000
+_NEW_NETWORK, _NEW_USER = 0x40000000, 0x10000000  # CLONE_NEWNET, CLONE_NEWUSER of <sched.h>
 _RESAVE = "open it in its own program and save it again"
 
 
@@ -28,6 +31,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     limits = ReadingSettings(**receive(inbox, max_bytes=0).header)
+    _leave_network()
     _limit_process(limits)
     send(outbox, {"reply": "ready"})
     # From here on a library that prints, or reads stdin, cannot disturb the frames.
@@ -80,6 +84,15 @@ def _is_scanned(error: GraftError) -> bool:
 
 def _failure(kind: str, message: str, fix: str) -> Frame:
     return Frame({"reply": kind, "message": message, "fix": fix})
+
+
+def _leave_network() -> None:
+    """Move to an empty network, so that a hijacked parser reaches nobody; root may, others in a user namespace."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)  # os.unshare came with Python 3.12
+    if libc.unshare(_NEW_NETWORK) != 0:
+        libc.unshare(_NEW_NETWORK | _NEW_USER)
 
 
 def _limit_process(limits: ReadingSettings) -> None:

@@ -4,7 +4,8 @@
     sql.py                             ours: opens transactions, hands the work on
     records.py  encoding.py            its values; how columns hold them
     database.py  tables.py  migrations/
-    reading.py  writing.py             what reads and writes mean, inside a transaction
+    reading.py  reading_collections.py what reads mean, inside a transaction
+    writing.py  removing.py  embedders.py   what writes mean
     following.py                       indexes catch up with the database before every search
     vector_index.py  text_index.py  index_state.py
 

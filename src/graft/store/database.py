@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from sqlalchemy import Connection, Engine, create_engine, event, inspect, text, 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import NullPool
+from sqlalchemy.schema import CreateTable
 
 from graft.errors import StoreError, UsageError
-from graft.store.tables import SCHEMA, sequence
+from graft.store.tables import SCHEMA, metadata, sequence
 
 FILE_NAME = "graft.db"
 BUSY_SECONDS = 60
@@ -33,22 +37,25 @@ _UPGRADE_LOCK = 0x67726166  # any number that no other program on the server use
 class Database:
     """Connections to one database whose tables are those of `graft.store.tables`.
 
+    A SQLite file is made by the first write that adds something (`writing(makes=True)`). Until then reads
+    see empty tables and leave nothing on disk: a mistyped `--home` is no new workspace.
+
     Raises:
         UsageError: `url` is not a SQLAlchemy URL of SQLite or PostgreSQL.
         StoreError: It cannot be opened, is damaged, or was made by a newer Graft.
     """
 
     def __init__(self, url: str, *, home: Path) -> None:
-        home.mkdir(parents=True, exist_ok=True)
         self.url = _parse(url, home)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._engine = _engine(self.url)
-        with self.explained():
-            if self.is_sqlite:  # two processes may not switch a new file to WAL at once
-                with FileLock(home / "open.lock"):
-                    self._ensure_schema()
-            else:
-                self._ensure_schema()
+        self._opening = threading.Lock()
+        self._engine: Engine | None = None
+        self._connected(makes=False)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one: a server's always, a file once something was added."""
+        return self._engine is not None or not self.is_sqlite or Path(str(self.url.database)).exists()
 
     @property
     def name(self) -> str:
@@ -58,20 +65,21 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A snapshot: everything read in it is of one moment."""
-        with self.explained(), self._engine.connect() as connection:
+        with self.explained(), self._connected().connect() as connection:
             if not self.is_sqlite:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
                 yield connection
 
     @contextmanager
-    def writing(self, *, needs_bytes: int = 0) -> Iterator[tuple[Connection, int]]:
+    def writing(self, *, makes: bool = False, needs_bytes: int = 0) -> Iterator[tuple[Connection, int]]:
         """A transaction and its sequence number; committed if the block ends, undone if it raises.
 
         Args:
+            makes: The block adds something, so a database that does not exist is made.
             needs_bytes: About how much the block stores, to say so should the disk be full.
         """
-        with self.explained(needs_bytes), self._engine.connect() as connection:
+        with self.explained(needs_bytes), self._connected(makes=makes).connect() as connection:
             connection = connection.execution_options(graft_writes=True)
             with connection.begin():
                 number = connection.execute(
@@ -82,7 +90,7 @@ class Database:
     def current_sequence(self) -> int:
         """The number of the last committed write. Called by every search, so it avoids SQLAlchemy's layers."""
         with self.explained():
-            connection = self._engine.raw_connection()
+            connection = self._connected().raw_connection()
             try:
                 cursor = connection.cursor()
                 cursor.execute("SELECT value FROM sequence")
@@ -112,10 +120,38 @@ class Database:
 
     def close(self) -> None:
         """Give back all connections."""
-        self._engine.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
 
-    def _ensure_schema(self) -> None:
-        with self._engine.connect() as connection:
+    def _connected(self, *, makes: bool = False) -> Engine:
+        """The database's engine, or, where there is no database, one of empty tables in memory."""
+        if self._engine is None:
+            if not (makes or self.exists):
+                return _nothing()
+            with self._opening:
+                if self._engine is None:
+                    self._engine = self._opened()
+        return self._engine
+
+    def _opened(self) -> Engine:
+        engine = _engine(self.url)
+        with self.explained():
+            if not self.is_sqlite:
+                self._ensure_schema(engine)
+                return engine
+            folder = Path(str(self.url.database)).parent
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"{folder} cannot be made: {error.strerror}", fix="name another folder by --home or GRAFT_HOME"
+                ) from error
+            with FileLock(folder / "open.lock"):  # two processes may not switch a new file to WAL at once
+                self._ensure_schema(engine)
+        return engine
+
+    def _ensure_schema(self, engine: Engine) -> None:
+        with engine.connect() as connection:
             version = _version(connection)
         if version == SCHEMA:
             return
@@ -124,7 +160,7 @@ class Database:
                 f"{self.name} has schema {version}, made by a newer Graft; this one knows up to {SCHEMA}",
                 fix="pip install --upgrade graft-llm",
             )
-        with self._engine.connect() as connection:
+        with engine.connect() as connection:
             connection = connection.execution_options(graft_writes=True)
             with connection.begin():
                 if not self.is_sqlite:
@@ -188,6 +224,22 @@ def _engine(url: URL) -> Engine:
             f"the driver of {url.drivername} is not installed ({error})", fix="pip install 'graft-llm[postgres]'"
         ) from error
     event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+@cache
+def _nothing() -> Engine:
+    """Connections to tables with nothing in them; each is a database of its own, in memory, for one use."""
+    engine = create_engine("sqlite://", poolclass=NullPool, connect_args={"isolation_level": None})
+    made = [str(CreateTable(table).compile(engine)) for table in metadata.sorted_tables]
+
+    def fill(connection: Any, _record: Any) -> None:
+        for statement in made:
+            connection.execute(statement)
+        connection.execute("INSERT INTO sequence VALUES (1, 0, 0, 0, '')")
+
+    event.listen(engine, "connect", fill)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 

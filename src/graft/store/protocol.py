@@ -1,7 +1,8 @@
 """What every store is to the rest of Graft: the one place where documents, their text and vectors live.
 
 Reads and searches take the `principals` who ask, always; there is no default. What they may not read does
-not exist for them: same answer, same message. Writes are atomic. `graft.testing.store` checks all of it.
+not exist for them: same answer, same message. Writes are atomic. A store is made when something is
+first added; until then it reads as empty and leaves nothing on disk. `graft.testing.store` checks all of it.
 """
 
 from __future__ import annotations
@@ -64,12 +65,28 @@ class Store(Protocol):
         """In the order in which they were added."""
         ...
 
-    def mark_synced(self, source_id: int) -> None:
-        """Note the time at which the source was last looked through."""
+    def mark_synced(self, source_id: int, *, principals: Principals) -> None:
+        """Note the time at which the source was last looked through.
+
+        Raises:
+            NotFound, AccessDenied: Not theirs.
+        """
         ...
 
     def remove_source(self, source_id: int, *, principals: Principals) -> WriteResult:
-        """Forget the source and remove its documents."""
+        """Forget the source and remove its documents, of whoever they are; added again it is another source.
+
+        Raises:
+            NotFound, AccessDenied: Not theirs.
+        """
+        ...
+
+    def removed_uris(self, source_id: int, *, principals: Principals) -> frozenset[str]:
+        """URIs of the source's documents that somebody took out (`Batch.removed`): a sync leaves them out.
+
+        Those whose files vanished (`Batch.vanished`) are not among them. Writing a document of such a URI
+        brings it back.
+        """
         ...
 
     def write(self, batch: Batch, *, principals: Principals) -> WriteResult:
@@ -169,8 +186,13 @@ class Store(Protocol):
         """Chunks of the whole collection without a vector of `embedder`. First step of changing embedders."""
         ...
 
-    def put_vectors(self, embedder: str, chunk_ids: Sequence[int], vectors: Vectors) -> None:
-        """Keep vectors beside those in use. Second step; those of chunks meanwhile gone are dropped."""
+    def put_vectors(
+        self, embedder: str, chunk_ids: Sequence[int], vectors: Vectors, *, principals: Principals
+    ) -> None:
+        """Keep vectors beside those in use. Second step.
+
+        Those of chunks meanwhile gone, or in collections that are not theirs to change, are dropped.
+        """
         ...
 
     def switch_embedder(self, collection: str, embedder: str, *, principals: Principals) -> int:

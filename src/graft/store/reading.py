@@ -13,15 +13,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
-from graft.access import Principals, may_read
+from graft.access import Principals
 from graft.documents import Boxes
 from graft.embedding.protocol import Vectors
-from graft.errors import AccessDenied, NotFound, UsageError
+from graft.errors import NotFound, UsageError
 from graft.store import tables as t
 from graft.store.encoding import decode_boxes, decode_pages, decode_principals, decode_vector
-from graft.store.records import ChunkRecord, CollectionRecord, DocumentRecord, SourceRecord, VersionRecord
+from graft.store.reading_collections import (
+    granted_scopes,
+    no_document,
+    readable,
+    visible_collection,
+    visible_collections,
+)
+from graft.store.records import ChunkRecord, DocumentRecord, VersionRecord
 
 _AT_ONCE = 500
 
@@ -50,90 +57,6 @@ class Reach:
     scopes: NDArray[np.int64]
     everything: bool
     collections: tuple[EmbedderUse, ...]
-
-
-def readable(who: Principals) -> ColumnElement[bool]:
-    """The condition on `documents` under which `who` may know of it."""
-    return t.documents.c.scope_id.in_(_granted(who))
-
-
-def no_document(name: str) -> NotFound:
-    """The one answer for a document that is not there and for one that is somebody else's."""
-    return NotFound(f"no document {name!r}", fix="graft list")
-
-
-def own_collection(connection: Connection, name: str, who: Principals) -> Row[Any]:
-    """A collection's row, for those who may change it: the principals it is granted to as a whole.
-
-    Raises:
-        NotFound: There is none, or nothing in it is for these principals.
-        AccessDenied: They may only read documents in it.
-    """
-    row = visible_collection(connection, name, who)
-    if not may_read(who, decode_principals(row.principals)):
-        raise AccessDenied(
-            f"collection {name!r} shares documents with you but is not yours to change",
-            fix="ask its owner, or graft collections create NAME",
-        )
-    return row
-
-
-def visible_collection(connection: Connection, name: str, who: Principals) -> Row[Any]:
-    """A collection's row with its embedder's identity and dimensions.
-
-    Raises:
-        NotFound: There is none, or nothing in it is for these principals.
-    """
-    rows = _visible_collections(connection, who)
-    found = next((row for row in rows if row.name == name), None)
-    if found is None:
-        have = ", ".join(row.name for row in rows) or "none"
-        raise NotFound(f"no collection named {name!r}; have {have}", fix="graft collections list")
-    return found
-
-
-def list_collections(connection: Connection, who: Principals) -> list[CollectionRecord]:
-    counts = {
-        row.collection: row
-        for row in connection.execute(
-            select(
-                t.documents.c.collection,
-                func.count().label("documents"),
-                func.sum(t.documents.c.chunks).label("chunks"),
-            )
-            .where(readable(who), t.documents.c.removed == 0)
-            .group_by(t.documents.c.collection)
-        )
-    }
-    return [
-        CollectionRecord(
-            name=row.name,
-            embedder=row.identity,
-            dimensions=row.dimensions,
-            documents=counts[row.name].documents if row.name in counts else 0,
-            chunks=int(counts[row.name].chunks) if row.name in counts else 0,
-            created_at=row.created_at,
-        )
-        for row in _visible_collections(connection, who)
-    ]
-
-
-def list_sources(connection: Connection, collection: str, who: Principals) -> list[SourceRecord]:
-    row = visible_collection(connection, collection, who)
-    found = connection.execute(select(t.sources).where(t.sources.c.collection_id == row.id).order_by(t.sources.c.id))
-    records = (
-        SourceRecord(
-            id=source.id,
-            collection=collection,
-            kind=source.kind,
-            uri=source.uri,
-            principals=decode_principals(source.principals),
-            created_at=source.created_at,
-            last_sync=source.last_sync,
-        )
-        for source in found
-    )
-    return [record for record in records if may_read(who, record.principals)]
 
 
 def list_documents(
@@ -269,14 +192,14 @@ def reach(connection: Connection, who: Principals, collections: Iterable[str] | 
     Raises:
         NotFound: A collection does not exist, or is not for `who`.
     """
-    rows = _visible_collections(connection, who)
+    rows = visible_collections(connection, who)
     if collections is not None:
         rows = [visible_collection(connection, name, who) for name in dict.fromkeys(collections)]
     names = {row.id: row for row in rows}
     allowed = [
         row
         for row in connection.execute(
-            select(t.scopes.c.id, t.scopes.c.collection_id).where(t.scopes.c.id.in_(_granted(who)))
+            select(t.scopes.c.id, t.scopes.c.collection_id).where(t.scopes.c.id.in_(granted_scopes(who)))
         )
         if row.collection_id in names
     ]
@@ -295,33 +218,9 @@ def document_keys(connection: Connection, names: Iterable[str], who: Principals)
     keys: list[int] = []
     for start in range(0, len(unique), _AT_ONCE):
         part = unique[start : start + _AT_ONCE]
-        where = (t.documents.c.id.in_(part)) & (t.documents.c.removed == 0) & readable(who)
+        where = (t.documents.c.id.in_(part)) & (t.documents.c.removed == t.THERE) & readable(who)
         keys += connection.execute(select(t.documents.c.key).where(where)).scalars()
     return np.array(sorted(keys), np.int64)
-
-
-def _granted(who: Principals) -> Any:
-    return select(t.grants.c.scope_id).where(t.grants.c.principal.in_(sorted(who)))
-
-
-def _visible_collections(connection: Connection, who: Principals) -> list[Row[Any]]:
-    """Those granted to `who` as a whole, and those with a document for `who`."""
-    rows = connection.execute(
-        select(t.collections, t.embedders.c.identity, t.embedders.c.dimensions)
-        .outerjoin(t.embedders, t.embedders.c.id == t.collections.c.embedder_id)
-        .order_by(t.collections.c.name)
-    ).all()
-    hidden = [row.name for row in rows if not may_read(who, decode_principals(row.principals))]
-    if not hidden:
-        return list(rows)
-    shared = set(
-        connection.execute(
-            select(t.documents.c.collection)
-            .where(t.documents.c.collection.in_(hidden), t.documents.c.removed == 0, readable(who))
-            .distinct()
-        ).scalars()
-    )
-    return [row for row in rows if row.name not in hidden or row.name in shared]
 
 
 def _known(connection: Connection, name: str, who: Principals) -> Row[Any]:
@@ -340,7 +239,7 @@ def _documents(who: Principals) -> Any:
             (t.versions.c.document_key == t.documents.c.key) & (t.versions.c.number == t.documents.c.version),
         )
         .join(t.scopes, t.scopes.c.id == t.documents.c.scope_id)
-        .where(t.documents.c.removed == 0, readable(who))
+        .where(t.documents.c.removed == t.THERE, readable(who))
     )
 
 
@@ -360,6 +259,9 @@ def _document_record(row: Row[Any]) -> DocumentRecord:
         characters=row.characters,
         chunks=row.chunks,
         added_at=row.added_at,
+        fingerprint=row.fingerprint,
+        etag=row.etag,
+        last_modified=row.last_modified,
     )
 
 

@@ -29,6 +29,9 @@ class NewDocument:
         source_sha256: Hex digest of the bytes that were read.
         size, mtime_ns: Of the file, for a quick look whether it changed; 0 where unknown.
         vectors: One row for each chunk, by the batch's embedder.
+        fingerprint: How it was made (reader, cutting); where it differs from the stored one, the document
+            counts as updated, even if nothing else of it is new. "" where unknown.
+        etag, last_modified: The server's marks of this version of a URL; "" where it sent none.
     Shapes: vectors (len(chunks), dimensions).
     """
 
@@ -42,15 +45,20 @@ class NewDocument:
     mtime_ns: int
     chunks: Sequence[Chunk]
     vectors: Vectors
+    fingerprint: str = ""
+    etag: str = ""
+    last_modified: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touched:
-    """A document whose file has a new time or size but, having been looked at, the same bytes."""
+    """A document whose file or URL has new marks (time, size, ETag) but, having been looked at, the same bytes."""
 
     document_id: str
     size: int
     mtime_ns: int
+    etag: str = ""
+    last_modified: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +69,17 @@ class Batch:
         collection: Name of an existing collection.
         embedder: Identity of the embedder of all vectors; None when there are no documents.
         documents: To add or to replace.
-        removed: Ids of documents to remove.
+        removed: Ids of documents that somebody takes out; see `Store.removed_uris`.
+        vanished: Ids of documents to remove because their files are gone; they may come back with them.
         access: New grants, by document id.
-        touched: Unchanged documents with new file times.
+        touched: Unchanged documents with new marks.
     """
 
     collection: str
     embedder: str | None = None
     documents: Sequence[NewDocument] = ()
     removed: Sequence[str] = ()
+    vanished: Sequence[str] = ()
     access: Mapping[str, Principals] = field(default_factory=dict)
     touched: Sequence[Touched] = ()
 
@@ -120,7 +130,7 @@ class SourceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentRecord:
-    """A document as it is now."""
+    """A document as it is now; `fingerprint`, `etag` and `last_modified` as in `NewDocument`."""
 
     id: str
     collection: str
@@ -136,6 +146,9 @@ class DocumentRecord:
     characters: int
     chunks: int
     added_at: str
+    fingerprint: str = ""
+    etag: str = ""
+    last_modified: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from graft.access import Principals, may_read
 from graft.documents import Boxes
 from graft.embedding.protocol import Vectors
-from graft.errors import AccessDenied, EmbedderMismatch, IndexCorrupt, NotFound, StoreError, UsageError
+from graft.errors import AccessDenied, EmbedderMismatch, IndexCorrupt, NotFound, UsageError
 from graft.settings import StoreSettings
-from graft.store import reading, writing
+from graft.store import embedders, reading, reading_collections, writing
 from graft.store import tables as t
 from graft.store.database import Database
 from graft.store.encoding import decode_principals, encode_principals
@@ -34,13 +35,15 @@ from graft.store.records import (
     VersionRecord,
     WriteResult,
 )
+from graft.store.removing import remove_all
 
 
 class SqlStore:
     """See `graft.store.protocol.Store`. For any number of threads and processes.
 
     Args:
-        home: The workspace: holds the indexes, and the database unless `settings.url` names another.
+        home: The workspace: holds the indexes, and the database unless `settings.url` names another. Made
+            when something is added.
     Raises:
         StoreError: The database cannot be opened.
     """
@@ -48,15 +51,20 @@ class SqlStore:
     def __init__(self, home: Path, settings: StoreSettings | None = None) -> None:
         chosen = settings or StoreSettings()
         self.database = Database(chosen.url, home=home)
-        self._following = Following(self.database, home / "index", rescore=chosen.rescore)
+        self._index_folder, self._rescore = home / "index", chosen.rescore
         self._reaches: tuple[int, dict[tuple[Principals, tuple[str, ...] | None], reading.Reach]] = (-1, {})
+
+    @cached_property
+    def _following(self) -> Following:
+        """The indexes; only of a database that exists."""
+        return Following(self.database, self._index_folder, rescore=self._rescore)
 
     # Collections and sources
 
     def create_collection(self, name: str, *, principals: Principals) -> CollectionRecord:
         if not name.strip() or len(name) > 200 or not name.isprintable():
             raise UsageError(f"{name!r} cannot name a collection", fix="use 1 to 200 printable characters")
-        with self.database.writing() as (connection, _):
+        with self.database.writing(makes=True) as (connection, _):
             saved = connection.execute(
                 select(t.collections.c.principals).where(t.collections.c.name == name)
             ).scalar()
@@ -65,16 +73,16 @@ class SqlStore:
             if saved is None:
                 values = {"name": name, "principals": encode_principals(principals), "created_at": writing.now()}
                 connection.execute(insert(t.collections).values(values))
-            return next(c for c in reading.list_collections(connection, principals) if c.name == name)
+            return next(c for c in reading_collections.list_collections(connection, principals) if c.name == name)
 
     def collections(self, *, principals: Principals) -> list[CollectionRecord]:
         with self.database.reading() as connection:
-            return reading.list_collections(connection, principals)
+            return reading_collections.list_collections(connection, principals)
 
     def remove_collection(self, name: str, *, principals: Principals) -> WriteResult:
         with self.database.writing() as (connection, number):
-            row = reading.own_collection(connection, name, principals)
-            removed = _remove(connection, number, t.documents.c.collection == name)
+            row = reading_collections.own_collection(connection, name, principals)
+            removed = remove_all(connection, number, t.documents.c.collection == name)
             connection.execute(delete(t.collections).where(t.collections.c.id == row.id))
         return WriteResult(sequence=number, removed=removed)
 
@@ -82,43 +90,41 @@ class SqlStore:
         self, collection: str, *, kind: SourceKind, uri: str, grant: Principals, principals: Principals
     ) -> SourceRecord:
         with self.database.writing() as (connection, _):
-            row = reading.own_collection(connection, collection, principals)
+            row = reading_collections.own_collection(connection, collection, principals)
             where = (t.sources.c.collection_id == row.id) & (t.sources.c.uri == uri)
             values = {"kind": kind, "principals": encode_principals(grant)}
             if connection.execute(update(t.sources).where(where).values(values)).rowcount == 0:
                 values |= {"collection_id": row.id, "uri": uri, "created_at": writing.now()}
                 connection.execute(insert(t.sources).values(values))
             everyone = principals | grant
-            return next(s for s in reading.list_sources(connection, collection, everyone) if s.uri == uri)
+            return next(s for s in reading_collections.list_sources(connection, collection, everyone) if s.uri == uri)
 
     def sources(self, collection: str, *, principals: Principals) -> list[SourceRecord]:
         with self.database.reading() as connection:
-            return reading.list_sources(connection, collection, principals)
+            return reading_collections.list_sources(connection, collection, principals)
 
-    def mark_synced(self, source_id: int) -> None:
+    def mark_synced(self, source_id: int, *, principals: Principals) -> None:
         with self.database.writing() as (connection, _):
+            reading_collections.own_source(connection, source_id, principals)
             connection.execute(update(t.sources).where(t.sources.c.id == source_id).values(last_sync=writing.now()))
 
     def remove_source(self, source_id: int, *, principals: Principals) -> WriteResult:
         with self.database.writing() as (connection, number):
-            name = connection.execute(
-                select(t.collections.c.name)
-                .join(t.sources, t.sources.c.collection_id == t.collections.c.id)
-                .where(t.sources.c.id == source_id)
-            ).scalar()
-            if name is None:
-                raise NotFound(f"no source {source_id}", fix="graft collections list")
-            reading.own_collection(connection, name, principals)
-            removed = _remove(connection, number, t.documents.c.source_id == source_id)
+            reading_collections.own_source(connection, source_id, principals)
+            removed = remove_all(connection, number, t.documents.c.source_id == source_id)
             connection.execute(delete(t.sources).where(t.sources.c.id == source_id))
         return WriteResult(sequence=number, removed=removed)
+
+    def removed_uris(self, source_id: int, *, principals: Principals) -> frozenset[str]:
+        with self.database.reading() as connection:
+            return reading_collections.removed_uris(connection, source_id, principals)
 
     # Documents
 
     def write(self, batch: Batch, *, principals: Principals) -> WriteResult:
         writing.check_batch(batch)
         with self.database.writing(needs_bytes=writing.batch_bytes(batch)) as (connection, number):
-            row = reading.own_collection(connection, batch.collection, principals)
+            row = reading_collections.own_collection(connection, batch.collection, principals)
             return writing.apply_batch(connection, number, batch, row, principals)
 
     def documents(
@@ -185,6 +191,8 @@ class SqlStore:
     def search_text(self, query: str, k: int, filter: Filter) -> list[Scored]:
         number = self.database.current_sequence()
         reach = self._reach(number, filter)
+        if not len(reach.scopes):
+            return []
         keys = self._document_keys(filter)
         until = reach.sequence if reach.everything else -1
         try:
@@ -197,11 +205,13 @@ class SqlStore:
 
     def follow(self) -> None:
         number = self.database.current_sequence()
+        if not number:  # nothing was ever written; perhaps there is no database
+            return
         self._following.text(number)
         with self.database.reading() as connection:
             used = select(t.collections.c.embedder_id)
-            embedders = connection.execute(select(t.embedders).where(t.embedders.c.id.in_(used))).all()
-        for row in embedders:
+            rows = connection.execute(select(t.embedders).where(t.embedders.c.id.in_(used))).all()
+        for row in rows:
             self._following.vectors(row.id, row.identity, row.dimensions, number)
 
     def _reach(self, number: int, filter: Filter) -> reading.Reach:
@@ -226,39 +236,29 @@ class SqlStore:
 
     def unembedded(self, collection: str, embedder: str, *, limit: int, principals: Principals) -> list[Unembedded]:
         with self.database.reading() as connection:
-            reading.own_collection(connection, collection, principals)
-            rows = connection.execute(_without_vectors(collection, embedder).order_by(t.chunks.c.id).limit(limit))
+            reading_collections.own_collection(connection, collection, principals)
+            rows = connection.execute(
+                embedders.without_vectors(collection, embedder).order_by(t.chunks.c.id).limit(limit)
+            )
             return [Unembedded(row.id, row.context, row.text) for row in rows]
 
-    def put_vectors(self, embedder: str, chunk_ids: Sequence[int], vectors: Vectors) -> None:
-        if vectors.ndim != 2 or len(chunk_ids) != len(vectors) or not np.isfinite(vectors).all():
-            raise UsageError(
-                f"{len(chunk_ids)} chunks have vectors of shape {vectors.shape}, or not all are finite",
-                fix="report it: the embedder broke its contract",
-            )
+    def put_vectors(
+        self, embedder: str, chunk_ids: Sequence[int], vectors: Vectors, *, principals: Principals
+    ) -> None:
+        embedders.check_vectors(chunk_ids, vectors)
         with self.database.writing(needs_bytes=2 * vectors.nbytes) as (connection, _):
-            known = writing.embedder_id(connection, embedder, vectors.shape[1])
-            writing.put_vectors(connection, known, chunk_ids, vectors)
+            embedders.put_vectors(connection, embedder, chunk_ids, vectors, principals)
 
     def switch_embedder(self, collection: str, embedder: str, *, principals: Principals) -> int:
         with self.database.writing() as (connection, number):
-            row = reading.own_collection(connection, collection, principals)
-            missing = _without_vectors(collection, embedder).subquery()
-            count = connection.execute(select(func.count()).select_from(missing)).scalar_one()
-            if count:
-                raise StoreError(
-                    f"{count} chunks of {collection!r} have no vector of {embedder} yet",
-                    fix=f"graft collections reembed {collection}",
-                )
-            chosen = connection.execute(select(t.embedders.c.id).where(t.embedders.c.identity == embedder)).scalar()
-            if chosen is not None:  # else there are no chunks: the first batch brings its embedder
-                writing.switch_embedder(connection, number, row, chosen)
+            row = reading_collections.own_collection(connection, collection, principals)
+            embedders.switch_embedder(connection, number, row, embedder)
         return number
 
     # Models
 
     def put_model(self, name: str, spec: Mapping[str, Any]) -> None:
-        with self.database.writing() as (connection, _):
+        with self.database.writing(makes=True) as (connection, _):
             connection.execute(delete(t.models).where(t.models.c.name == name))
             connection.execute(insert(t.models).values(name=name, spec=json.dumps(dict(spec))))
 
@@ -282,10 +282,14 @@ class SqlStore:
     # Care
 
     def rebuild_indexes(self) -> None:
+        if not self.database.exists:
+            return
         self._following.rebuild()
         self.follow()
 
     def check(self) -> list[str]:
+        if not self.database.current_sequence():
+            return []
         problems = []
         with self.database.reading() as connection:
             if self.database.is_sqlite:
@@ -300,13 +304,6 @@ class SqlStore:
         self.database.close()
 
 
-def _remove(connection: Connection, number: int, which: ColumnElement[bool]) -> tuple[str, ...]:
-    alive = which & (t.documents.c.removed == 0)
-    removed = tuple(connection.execute(select(t.documents.c.id).where(alive)).scalars())
-    writing.remove_where(connection, number, alive)
-    return removed
-
-
 def _one_embedder(reach: reading.Reach, embedder: str) -> reading.EmbedderUse | None:
     """The use of `embedder` within reach; None where nothing is embedded there."""
     uses = [use for use in reach.collections if use.identity is not None]
@@ -318,16 +315,6 @@ def _one_embedder(reach: reading.Reach, embedder: str) -> reading.EmbedderUse | 
             fix=f"graft collections reembed {other.collection}, or name the collections to search",
         )
     return uses[0] if uses else None
-
-
-def _without_vectors(collection: str, embedder: str) -> Select[tuple[int, str, str]]:
-    known = select(t.embedders.c.id).where(t.embedders.c.identity == embedder).scalar_subquery()
-    has = select(t.vectors.c.chunk_id).where(t.vectors.c.chunk_id == t.chunks.c.id, t.vectors.c.embedder_id == known)
-    return (
-        select(t.chunks.c.id, t.chunks.c.context, t.chunks.c.text)
-        .join(t.documents, t.documents.c.key == t.chunks.c.document_key)
-        .where(t.documents.c.collection == collection, ~has.exists())
-    )
 
 
 def _no_model(name: str, known: Mapping[str, Any]) -> NotFound:

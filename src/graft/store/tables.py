@@ -20,8 +20,12 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration; a database that says so needs none."""
+
+THERE, VANISHED, TAKEN_OUT = 0, 1, 2
+"""Values of `documents.removed`. A document whose file vanished returns with it; one that somebody took out
+stays out for every sync."""
 
 metadata = MetaData()
 
@@ -106,8 +110,11 @@ documents = Table(
     Column("mtime_ns", BigInteger, nullable=False),
     Column("chunks", Integer, nullable=False),
     Column("sequence", BigInteger, nullable=False, index=True),
-    Column("removed", Integer, nullable=False),  # 1 is a tombstone, so that a citation says "removed"
+    Column("removed", Integer, nullable=False),  # THERE, or a tombstone, so that a citation says "removed"
     Column("added_at", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False, server_default=""),
+    Column("etag", Text, nullable=False, server_default=""),
+    Column("last_modified", Text, nullable=False, server_default=""),
     UniqueConstraint("source_id", "uri"),
     Index("documents_by_scope", "scope_id", "removed"),
 )

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from graft.access import Principals
-from graft.embedding.protocol import Vectors
-from graft.errors import EmbedderMismatch, NotFound, UsageError
+from graft.errors import NotFound, UsageError
 from graft.store import tables as t
+from graft.store.embedders import embedder_of_batch
 from graft.store.encoding import (
     chunks_digest,
     encode_boxes,
@@ -28,10 +28,9 @@ from graft.store.encoding import (
     encode_principals,
     encode_vector,
 )
-from graft.store.reading import no_document, readable
+from graft.store.reading_collections import no_document, readable
 from graft.store.records import Batch, NewDocument, Touched, WriteResult
-
-_AT_ONCE = 500  # ids in one statement; SQLite takes 32,766 values, PostgreSQL 65,535
+from graft.store.removing import forget_chunks, parts_of, remove_ids
 
 
 @dataclass(slots=True)
@@ -97,7 +96,7 @@ def apply_batch(
         EmbedderMismatch: The collection's vectors are another embedder's.
     """
     _check_sources(connection, batch, collection)
-    embedder_id = _embedder(connection, batch, collection)
+    embedder_id = embedder_of_batch(connection, batch, collection)
     existing = _existing(connection, batch.documents)
     first_document, first_chunk = _reserve_keys(connection, batch)
     rows = _Rows()
@@ -109,7 +108,8 @@ def apply_batch(
     for table, gathered in ((t.versions, rows.versions), (t.chunks, rows.chunks), (t.vectors, rows.vectors)):
         if gathered:
             connection.execute(insert(table), gathered)
-    removed = _remove_ids(connection, number, collection.name, batch.removed, who)
+    removed = remove_ids(connection, number, collection.name, batch.removed, who, reason=t.TAKEN_OUT)
+    removed += remove_ids(connection, number, collection.name, batch.vanished, who, reason=t.VANISHED)
     _grant(connection, number, collection, batch, who)
     _touch(connection, batch.touched, collection.name, who)
     return WriteResult(
@@ -119,18 +119,6 @@ def apply_batch(
         unchanged=tuple(rows.unchanged),
         removed=tuple(removed),
         chunks=len(rows.chunks),
-    )
-
-
-def remove_where(connection: Connection, number: int, which: ColumnElement[bool]) -> None:
-    """Delete all that the documents `which` said; a row that says "removed" stays of each."""
-    keys = select(t.documents.c.key).where(which)
-    _forget_chunks(connection, keys)
-    connection.execute(delete(t.versions).where(t.versions.c.document_key.in_(keys)))
-    connection.execute(
-        update(t.documents)
-        .where(which)
-        .values(removed=1, sequence=number, title="", chunks=0, source_sha256="", chunks_sha256="", size=0)
     )
 
 
@@ -147,73 +135,9 @@ def scope_of(connection: Connection, collection_id: int, principals: Principals)
     return scope_id
 
 
-def embedder_id(connection: Connection, identity: str, dimensions: int) -> int:
-    """The id of an embedder, made where it is new.
-
-    Raises:
-        EmbedderMismatch: It is known with another number of dimensions.
-    """
-    found = connection.execute(select(t.embedders).where(t.embedders.c.identity == identity)).first()
-    if found is None:
-        values = {"identity": identity, "dimensions": dimensions}
-        return int(connection.execute(insert(t.embedders).values(values).returning(t.embedders.c.id)).scalar_one())
-    if found.dimensions != dimensions:
-        raise EmbedderMismatch(
-            f"vectors of {identity} have {dimensions} dimensions, those stored have {found.dimensions}",
-            fix="give the changed embedder another identity, then graft collections reembed NAME",
-        )
-    return int(found.id)
-
-
-def put_vectors(connection: Connection, embedder: int, chunk_ids: Sequence[int], rows: Vectors) -> None:
-    """Add or replace one embedder's vectors of existing chunks."""
-    for start in range(0, len(chunk_ids), _AT_ONCE):
-        part = list(chunk_ids[start : start + _AT_ONCE])
-        mine = (t.vectors.c.chunk_id.in_(part)) & (t.vectors.c.embedder_id == embedder)
-        connection.execute(delete(t.vectors).where(mine))
-        alive = set(connection.execute(select(t.chunks.c.id).where(t.chunks.c.id.in_(part))).scalars())
-        new = [
-            {"chunk_id": chunk, "embedder_id": embedder, "data": encode_vector(rows[start + i])}
-            for i, chunk in enumerate(part)
-            if chunk in alive  # a document may have been replaced since the chunks were listed
-        ]
-        if new:
-            connection.execute(insert(t.vectors), new)
-
-
-def switch_embedder(connection: Connection, number: int, collection: Row[Any], chosen: int) -> None:
-    """Make `chosen` the collection's embedder, drop others' vectors, and have the indexes read it all again."""
-    mine = t.documents.c.collection == collection.name
-    chunk_ids = select(t.chunks.c.id).join(t.documents, t.documents.c.key == t.chunks.c.document_key).where(mine)
-    connection.execute(
-        delete(t.vectors).where(t.vectors.c.chunk_id.in_(chunk_ids), t.vectors.c.embedder_id != chosen)
-    )
-    connection.execute(update(t.documents).where(mine, t.documents.c.removed == 0).values(sequence=number))
-    connection.execute(update(t.collections).where(t.collections.c.id == collection.id).values(embedder_id=chosen))
-
-
 def now() -> str:
     """UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _embedder(connection: Connection, batch: Batch, collection: Row[Any]) -> int:
-    """The id of the batch's embedder, which must be the collection's; an unused collection takes it on."""
-    sized = next((np.shape(new.vectors)[1] for new in batch.documents if len(new.chunks)), None)
-    if batch.embedder is None or sized is None:
-        return 0
-    if collection.identity is not None and collection.identity != batch.embedder:
-        raise EmbedderMismatch(
-            f"collection {collection.name!r} was embedded by {collection.identity}, these vectors are of "
-            f"{batch.embedder}; they cannot be compared",
-            fix=f"graft collections reembed {collection.name}",
-        )
-    if any(np.shape(new.vectors)[1] != sized for new in batch.documents if len(new.chunks)):
-        raise UsageError("vectors of one batch differ in length", fix="report it: the embedder broke its contract")
-    found = embedder_id(connection, batch.embedder, sized)
-    if collection.identity is None:
-        connection.execute(update(t.collections).where(t.collections.c.id == collection.id).values(embedder_id=found))
-    return found
 
 
 def _existing(connection: Connection, new: Sequence[NewDocument]) -> dict[tuple[int, str], Row[Any]]:
@@ -227,7 +151,7 @@ def _existing(connection: Connection, new: Sequence[NewDocument]) -> dict[tuple[
     )
     found = {}
     for source_id, uris in by_source.items():
-        for part in _parts(uris):
+        for part in parts_of(uris):
             where = (t.documents.c.source_id == source_id) & t.documents.c.uri.in_(part)
             for row in connection.execute(select(*columns).select_from(joined).where(where)):
                 found[(row.source_id, row.uri)] = row
@@ -268,7 +192,10 @@ def _put(
         "size": new.size,
         "mtime_ns": new.mtime_ns,
         "chunks": len(new.chunks),
-        "removed": 0,
+        "removed": t.THERE,
+        "fingerprint": new.fingerprint,
+        "etag": new.etag,
+        "last_modified": new.last_modified,
     }
     if old is None:
         name, version = f"doc_{secrets.token_hex(8)}", 1
@@ -279,16 +206,20 @@ def _put(
     else:
         key, name, version = old.key, old.id, old.version
         same_text = not old.removed and old.source_sha256 == new.source_sha256 and old.text_sha256 == text_sha256
-        same = same_text and old.chunks_sha256 == cut
-        if not same or old.scope_id != scope_id:
+        same_cut = same_text and old.chunks_sha256 == cut
+        same = same_cut and old.fingerprint == new.fingerprint
+        if not same_cut or old.scope_id != scope_id:
             values["sequence"] = number
         if not same_text:
             version += 1
         connection.execute(update(t.documents).where(t.documents.c.key == key).values(version=version, **values))
         (rows.unchanged if same else rows.added if old.removed else rows.updated).append(name)
-        if same:
+        if same_text and not same:  # another reader may know more of the same text: its pages, its boxes
+            this = (t.versions.c.document_key == key) & (t.versions.c.number == version)
+            connection.execute(update(t.versions).where(this).values(_about_text(new)))
+        if same_cut:
             return
-        _forget_chunks(connection, [key])
+        forget_chunks(connection, [key])
         if same_text:
             rows.chunks += _chunk_rows(new, key, version, first_chunk)
             rows.vectors += _vector_rows(new, first_chunk, embedder)
@@ -301,18 +232,24 @@ def _put(
 
 
 def _version_row(new: NewDocument, key: int, version: int, number: int, text_sha256: str) -> dict[str, Any]:
-    return {
+    return _about_text(new) | {
         "document_key": key,
         "number": version,
-        "title": new.title,
-        "format": new.document.format,
         "source_sha256": new.source_sha256,
         "text_sha256": text_sha256,
         "characters": len(new.document.text),
-        "pages": encode_pages(new.document.pages),
-        "metadata": json.dumps(dict(new.document.metadata), ensure_ascii=False),
         "sequence": number,
         "text": new.document.text,
+    }
+
+
+def _about_text(new: NewDocument) -> dict[str, Any]:
+    """What is known of a version's text, beside the text itself."""
+    return {
+        "title": new.title,
+        "format": new.document.format,
+        "pages": encode_pages(new.document.pages),
+        "metadata": json.dumps(dict(new.document.metadata), ensure_ascii=False),
         "boxes": encode_boxes(new.document.boxes),
     }
 
@@ -341,27 +278,14 @@ def _vector_rows(new: NewDocument, first: int, embedder: int) -> list[dict[str, 
     ]
 
 
-def _remove_ids(
-    connection: Connection, number: int, collection: str, ids: Sequence[str], who: Principals
-) -> list[str]:
-    removed: list[str] = []
-    for part in _parts(ids):
-        which = t.documents.c.id.in_(part) & (t.documents.c.collection == collection) & readable(who)
-        rows = connection.execute(select(t.documents.c.id, t.documents.c.removed).where(which))
-        found = {row.id: row.removed for row in rows}
-        missing = next((name for name in part if name not in found), None)
-        if missing is not None:
-            raise no_document(missing)
-        removed += [name for name, gone in found.items() if not gone]
-        remove_where(connection, number, which & (t.documents.c.removed == 0))
-    return removed
-
-
 def _grant(connection: Connection, number: int, collection: Row[Any], batch: Batch, who: Principals) -> None:
     for name, principals in batch.access.items():
         scope_id = scope_of(connection, collection.id, principals)
         which = (t.documents.c.id == name) & (t.documents.c.collection == collection.name) & readable(who)
-        if connection.execute(select(t.documents.c.key).where(which, t.documents.c.removed == 0)).first() is None:
+        if (
+            connection.execute(select(t.documents.c.key).where(which, t.documents.c.removed == t.THERE)).first()
+            is None
+        ):
             raise no_document(name)
         connection.execute(
             update(t.documents)
@@ -388,19 +312,12 @@ def _touch(connection: Connection, touched: Sequence[Touched], collection: str, 
             update(t.documents)
             .where(
                 t.documents.c.id == one.document_id,
-                t.documents.c.removed == 0,
+                t.documents.c.removed == t.THERE,
                 t.documents.c.collection == collection,
                 readable(who),
             )
-            .values(size=one.size, mtime_ns=one.mtime_ns)
+            .values(size=one.size, mtime_ns=one.mtime_ns, etag=one.etag, last_modified=one.last_modified)
         )
-
-
-def _forget_chunks(connection: Connection, keys: Any) -> None:
-    """Delete chunks and vectors of the documents with these keys (a list, or a query)."""
-    mine = select(t.chunks.c.id).where(t.chunks.c.document_key.in_(keys))
-    connection.execute(delete(t.vectors).where(t.vectors.c.chunk_id.in_(mine)))
-    connection.execute(delete(t.chunks).where(t.chunks.c.document_key.in_(keys)))
 
 
 def _is_unicode(text: str) -> bool:
@@ -409,8 +326,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _parts(names: Sequence[str]) -> Iterable[list[str]]:
-    unique = list(dict.fromkeys(names))
-    return (unique[start : start + _AT_ONCE] for start in range(0, len(unique), _AT_ONCE))

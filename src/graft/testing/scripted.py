@@ -13,7 +13,7 @@ from graft.models import GenerateOptions, Message, Reply, Usage
 
 
 class ScriptedModel:
-    """Replies with the given texts in turn, and keeps the prompts it was given in `prompts`, what they took in `usages`.
+    """Replies with the given texts in turn; keeps the prompts it was given in `prompts`, what they took in `usages`.
 
     >>> from graft.models import complete
     >>> model = ScriptedModel(["Two weeks. [1]"])

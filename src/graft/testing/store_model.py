@@ -17,7 +17,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from graft.access import Principals
 from graft.store import Batch, Filter, Store
-from graft.testing.store import ANA, BEN, DIMENSIONS, EMBEDDER, HR, batch_of, collection_of, new_document, vector_of
+from graft.testing.store_parts import (
+    ANA,
+    BEN,
+    DIMENSIONS,
+    EMBEDDER,
+    HR,
+    batch_of,
+    collection_of,
+    new_document,
+    vector_of,
+)
 
 _WORDS = ("apple", "pear", "plum", "fig", "lime")
 _GRANTS = (ANA, ANA | BEN, ANA | HR, ANA | BEN | HR)

@@ -5,14 +5,15 @@ Command line, HTTP and Python call these and nothing below them.
 
 from __future__ import annotations
 
-from graft.workspace.documents import DEFAULT_COLLECTION, DocumentVerbs, Quote
-from graft.workspace.models import ModelListing, ModelVerbs
+from graft.workspace.documents import DEFAULT_COLLECTION, Quote
+from graft.workspace.jobs import JobVerbs
+from graft.workspace.models import ModelListing
 from graft.workspace.questions import QuestionVerbs
 
 __all__ = ["DEFAULT_COLLECTION", "ModelListing", "Quote", "Workspace"]
 
 
-class Workspace(DocumentVerbs, QuestionVerbs, ModelVerbs):
+class Workspace(JobVerbs, QuestionVerbs):
     """Documents, models and settings in one folder.
 
     Args:

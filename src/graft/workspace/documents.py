@@ -11,8 +11,8 @@ from graft.errors import NotFound, UsageError
 from graft.workspace.opened import Opened
 
 if TYPE_CHECKING:
-    from graft.store import CollectionRecord, DocumentRecord
-    from graft.sync import AddResult, Progress
+    from graft.store import CollectionRecord, DocumentRecord, SourceRecord
+    from graft.sync import AddResult, Progress, RemovedSource
 
 DEFAULT_COLLECTION = "default"
 
@@ -79,6 +79,8 @@ class DocumentVerbs(Opened):
     def remove(self, document: str, *, collection: str | None = None) -> DocumentRecord:
         """Remove a document from everywhere at once; citations of it resolve to "removed".
 
+        It stays out although its file may lie in an added folder, until that file is added by name.
+
         Args:
             document: Its path or URL as `documents` shows it, or its id.
         Raises:
@@ -90,6 +92,23 @@ class DocumentVerbs(Opened):
         found = self._document(document, collection)
         self.store.write(Batch(collection=found.collection, removed=[found.id]), principals=self.principals)
         return found
+
+    def sources(self, collection: str | None = None) -> list[SourceRecord]:
+        """The folders, files and URLs that `sync` looks at, by collection and address."""
+        from graft.sync import list_sources
+
+        return list_sources(collection, store=self.store, principals=self.principals)
+
+    def remove_source(self, location: str, *, collection: str | None = None) -> RemovedSource:
+        """Forget a folder, file or URL that was added, with all its documents; it need not exist any more.
+
+        Raises:
+            NotFound: It is no source of these collections; names what is.
+            UsageError: It is a source of several collections.
+        """
+        from graft.sync import remove_source
+
+        return remove_source(location, store=self.store, collection=collection, principals=self.principals)
 
     def resolve(self, document_id: str, version: int, start: int, end: int) -> Quote:
         """What a citation points at, for as long as the document is not removed.

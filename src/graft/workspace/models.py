@@ -133,5 +133,5 @@ def _added(spec: ModelSpec) -> ModelListing:
         size_bytes=None,
         licence="",
         context_tokens=spec.context_tokens,
-        about=spec.target,
+        about=spec.target if spec.run is None else f"tuned from {Path(spec.target).stem}; card: {spec.run}/card.md",
     )

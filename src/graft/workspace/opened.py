@@ -34,7 +34,7 @@ class Opened:
         settings: Settings | None = None,
         principals: Iterable[str] | None = None,
     ) -> None:
-        self.home = home_folder(None if home is None else Path(home))
+        self.home = home_folder(None if home is None else Path(home)).absolute()
         self.settings = load_settings(self.home) if settings is None else settings
         self.principals = check_principals([OWNER] if principals is None else principals)
         self._models: dict[str, Model] = {}
@@ -49,7 +49,7 @@ class Opened:
 
     def close(self) -> None:
         """Let go of files, memory and processes; the workspace can be used again."""
-        for name in ("reader", "store"):
+        for name in ("reader", "store", "jobs"):
             if (opened := self.__dict__.pop(name, None)) is not None:
                 opened.close()
         self.__dict__.pop("embedder", None)

@@ -1,0 +1,111 @@
+"""A model -> the same model, whose replies are kept in a file: asked again, it answers from there.
+
+This is what makes an evaluation resumable and a repeated one free. A reply belongs to (input, configuration):
+messages, options, the model's name, the adapter's bytes and what the caller adds. Failures are not kept; they
+are tried again. It does not know questions or scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Generator, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from graft.errors import UsageError
+from graft.models import GenerateOptions, Message, Model, Reply, Usage
+
+
+class RecordedModel:
+    """A Model that remembers, in `path` (JSONL, appended to, whole lines only); for any number of threads.
+
+    Args:
+        configuration: What else decides the replies: the checksum of the weights, a retrieval setting.
+    """
+
+    def __init__(self, model: Model, path: Path, *, configuration: str = "") -> None:
+        self._model, self._path, self._configuration = model, path, configuration
+        self._lock = threading.Lock()
+        self._kept = _load(path)
+        self.reused = 0
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self._model.name
+
+    @property
+    def context_tokens(self) -> int:
+        """The model's."""
+        return self._model.context_tokens
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        """See `Model.count_tokens`."""
+        return self._model.count_tokens(messages)
+
+    def stream(self, messages: Sequence[Message], options: GenerateOptions) -> Generator[str, None, Reply]:
+        """See `Model.stream`; a kept reply comes in one piece, with the latency it had."""
+        key = self._key(messages, options)
+        kept = self._kept.get(key)
+        if kept is not None:
+            with self._lock:
+                self.reused += 1
+            yield kept.text
+            return kept
+        reply = yield from self._model.stream(messages, options)
+        self._keep(key, reply)
+        return reply
+
+    def _key(self, messages: Sequence[Message], options: GenerateOptions) -> str:
+        given = asdict(options)
+        if options.adapter is not None:
+            path = Path(options.adapter)
+            given["adapter"] = _checksum(path, path.stat().st_mtime_ns, path.stat().st_size)
+        parts = [self._model.name, self._configuration, given, [[m.role, m.content] for m in messages]]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _keep(self, key: str, reply: Reply) -> None:
+        line = json.dumps({"key": key, "reply": asdict(reply)}, ensure_ascii=True) + "\n"
+        with self._lock:
+            self._kept[key] = reply
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a", encoding="ascii") as file:
+                    file.write(line)
+            except OSError as error:
+                raise UsageError(
+                    f"{self._path} cannot be written: {error.strerror}",
+                    fix="free some space, or choose another folder",
+                ) from error
+
+
+def _load(path: Path) -> dict[str, Reply]:
+    """What was kept; a last line that a kill cut short is taken out of the file."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", fix="choose another folder") from error
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    kept = {}
+    for number, line in enumerate(data[:whole].splitlines(), start=1):
+        try:
+            row: dict[str, Any] = json.loads(line)
+            kept[row["key"]] = Reply(**{**row["reply"], "usage": Usage(**row["reply"]["usage"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}:{number} is not a kept reply", fix=f"remove {path}") from error
+    return kept
+
+
+@lru_cache(64)
+def _checksum(path: Path, modified_ns: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,73 @@
+"""A location as typed -> a source as stored: (kind, absolute address); sources listed and forgotten.
+
+It does not know what lies in a source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graft.access import Principals
+from graft.errors import NotFound, UsageError
+from graft.store import SourceKind, SourceRecord, Store
+from graft.sync.values import RemovedSource
+
+
+def source_at(location: str) -> tuple[SourceKind, str]:
+    """("url" | "folder" | "file", its absolute address).
+
+    Raises:
+        UsageError: Nothing is there.
+    """
+    if is_url(location):
+        return "url", location
+    path = Path(location).expanduser()
+    if not path.exists():
+        raise UsageError(f"{location} does not exist", fix="check the spelling; `ls` shows what is there")
+    absolute = path.resolve()
+    if absolute.is_dir():
+        return "folder", str(absolute)
+    if not absolute.is_file():
+        raise UsageError(f"{location} is neither a file nor a folder", fix="name a regular file or a folder")
+    return "file", str(absolute)
+
+
+def is_url(location: str) -> bool:
+    return location.lower().startswith(("http://", "https://"))
+
+
+def list_sources(collection: str | None, *, store: Store, principals: Principals) -> list[SourceRecord]:
+    """The folders, files and URLs that were added to a collection, or to all.
+
+    Raises:
+        NotFound: There is no such collection.
+    """
+    names = [c.name for c in store.collections(principals=principals)] if collection is None else [collection]
+    return [source for name in names for source in store.sources(name, principals=principals)]
+
+
+def remove_source(location: str, *, store: Store, collection: str | None, principals: Principals) -> RemovedSource:
+    """Forget a folder, file or URL that was added, with its documents; the next sync does not look there.
+
+    Args:
+        location: As it was added; it need not be there any more.
+        collection: Where more than one has it.
+    Raises:
+        NotFound: It was never added, or is not theirs to know.
+        AccessDenied: The collection is not theirs to change.
+        UsageError: Several collections have it.
+    """
+    sources = list_sources(collection, store=store, principals=principals)
+    address = location if is_url(location) else str(Path(location).expanduser().resolve())
+    found = [source for source in sources if source.uri in (location, address)]
+    if not found:
+        have = ", ".join(source.uri for source in sources[:5]) + (", ..." if len(sources) > 5 else "")
+        raise NotFound(f"{location} is no source; have {have or 'none'}", fix="graft list")
+    if len(found) > 1:
+        names = ", ".join(source.collection for source in found)
+        raise UsageError(
+            f"{location} is a source of several collections: {names}",
+            fix=f"graft remove {location} --collection {found[0].collection}",
+        )
+    removed = store.remove_source(found[0].id, principals=principals).removed
+    return RemovedSource(found[0], len(removed))

@@ -1,0 +1,243 @@
+"""A run -> an adapter, by the lean decoder: steps, dev loss, early stopping, states, resuming.
+
+It does not know how gradients are computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from graft.errors import TrainingError
+from graft.settings import TuningSettings
+from graft.training.checkpoint import open_checkpoint
+from graft.training.encoding import Encoded
+from graft.training.lean.activated import Rows, activated_config, invocation_tokens, open_rows
+from graft.training.lean.decoder import Decoder, packs
+from graft.training.lean.shape import why_not
+from graft.training.protocol import Cancelled, Stopped, Tell, TrainProgress, TrainResult, TrainRun
+from graft.training.schedule import plan, step_size
+from graft.training.states import Position, RunFolder
+
+_OPTIMISER = "optimiser.safetensors"
+_ROWS_AT_ONCE = 8
+_WINDOW = 10
+"""Steps over which the speed is averaged."""
+
+
+class LeanTrainer:
+    """Exact LoRA, or activated LoRA, in float32 on this machine's processor."""
+
+    name = "lean"
+
+    def refuse(self, run: TrainRun) -> str | None:
+        if run.settings.precision == "bfloat16":
+            return "the lean trainer computes in float32"
+        if run.settings.quantize:
+            return "the lean trainer does not quantise"
+        return why_not(open_checkpoint(run.checkpoint).config)
+
+    def train(
+        self, run: TrainRun, *, progress: Tell = lambda seen: None, cancelled: Cancelled = lambda: False
+    ) -> TrainResult:
+        if reason := self.refuse(run):
+            raise TrainingError(
+                f"the lean trainer cannot do this: {reason}", fix='[tuning] backend = "general" in graft.toml'
+            )
+        if not run.train:
+            raise TrainingError("there is no example to learn from", fix="graft dataset check FILE")
+        with _threads(run.settings.threads), torch.no_grad(), _memory_named(run):
+            return _Training(run).go(progress, cancelled)
+
+
+class _Training:
+    """One run in progress."""
+
+    def __init__(self, run: TrainRun) -> None:
+        self.run, self.settings = run, run.settings
+        self.schedule = plan(run.settings, len(run.train))
+        self.folder = RunFolder(run, LeanTrainer.name)
+        self.decoder = Decoder(
+            open_checkpoint(run.checkpoint),
+            rank=run.settings.rank,
+            alpha=run.settings.alpha,
+            seed=run.settings.seed,
+            context_tokens=max(len(one.tokens) for one in (*run.train, *run.dev)),
+        )
+        self.adapter = self.decoder.adapter
+        self.adapter.vector.grad = self.adapter.gradient
+        self.optimiser = torch.optim.AdamW([self.adapter.vector], lr=0.0, weight_decay=run.settings.weight_decay)
+        self.train_rows = open_rows(self.decoder, run.train, run.settings, run.folder / "prompts-train")
+        self.dev_rows = open_rows(self.decoder, run.dev, run.settings, run.folder / "prompts-dev")
+        self.position = self.folder.newest(self._read) or Position()
+        self.decoder.merge()
+
+    def go(self, progress: Tell, cancelled: Cancelled) -> TrainResult:
+        """Train to the end, to an early stop, or until cancelled."""
+        began, resumed, steps = time.monotonic() - self.position.seconds, self.position.step, self.schedule.steps
+        stopped: Stopped = "early" if self._out_of_patience() else "finished"
+        speeds: deque[tuple[float, int]] = deque([(time.monotonic(), self.position.tokens)], maxlen=_WINDOW)
+        saved = resumed
+        for batch in self.schedule.batches(resumed) if stopped == "finished" else ():
+            loss, size = self._step(batch)
+            step = self.position.step + 1
+            tokens = self.position.tokens + sum(len(self.run.train[i].tokens) for i in batch)
+            self.position = dataclasses.replace(self.position, step=step, loss=loss, tokens=tokens)
+            measured = self._measure(step, steps)
+            length = self.folder.add_to_curve(step=step, loss=loss, dev_loss=measured, step_size=size, tokens=tokens)
+            self.position = dataclasses.replace(self.position, curve_bytes=length, seconds=time.monotonic() - began)
+            speeds.append((time.monotonic(), tokens))
+            progress(self._progress(steps, speeds, measured))
+            stop, early = cancelled(), self._out_of_patience()
+            if self._due(step, steps, measured) or stop or early:
+                self.folder.save(self.position, self._write)
+                saved = step
+            if stop or early:
+                stopped = "cancelled" if stop else "early"
+                break
+        assert saved == self.position.step  # the last step of every ending is saved
+        return self._result(stopped, resumed)
+
+    def _step(self, batch: Sequence[int]) -> tuple[float, float]:
+        """One step of the optimiser: the batch's mean loss, and the step size."""
+        rows = self.train_rows(batch)
+        answers = sum(row.answer_tokens for row in rows)
+        self.adapter.gradient.zero_()
+        loss = 0.0
+        for pack in packs(rows, tokens=self.settings.micro_tokens):
+            loss += self.decoder.loss_and_gradient(pack, weight=1 / answers)
+        loss /= answers
+        length = float(torch.linalg.vector_norm(self.adapter.gradient))
+        if not math.isfinite(loss) or not math.isfinite(length):
+            raise TrainingError(
+                f"the loss is no number at step {self.position.step + 1} (loss {loss}, gradient {length}); "
+                f"the state of step {self.folder.last_step()} is kept in {self.folder.states}",
+                fix=f"begin anew with a smaller step: learning_rate = {self.settings.learning_rate / 3:.1g}",
+            )
+        if 0 < self.settings.max_grad_norm < length:
+            self.adapter.gradient.mul_(self.settings.max_grad_norm / (length + 1e-6))
+        size = step_size(self.settings, self.position.step, self.schedule.steps)
+        self.optimiser.param_groups[0]["lr"] = size
+        self.optimiser.step()
+        self.decoder.merge()
+        return loss, size
+
+    def _measure(self, step: int, steps: int) -> float | None:
+        """The dev loss where it is due, noted as the best where it is."""
+        every = self.settings.evaluate_steps
+        if not self.run.dev or not (step == steps or (every and step % every == 0)):
+            return None
+        loss = _mean_loss(self.decoder, self.dev_rows, len(self.run.dev), self.settings.micro_tokens)
+        best = self.position.best_loss
+        if best is None or loss < best:
+            self.position = dataclasses.replace(self.position, best_step=step, best_loss=loss, worse=0)
+        else:
+            self.position = dataclasses.replace(self.position, worse=self.position.worse + 1)
+        return loss
+
+    def _due(self, step: int, steps: int, measured: float | None) -> bool:
+        every = self.settings.checkpoint_steps
+        best = measured is not None and self.position.best_step == step
+        return step == steps or best or bool(every and step % every == 0)
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.settings.patience <= self.position.worse
+
+    def _progress(self, steps: int, speeds: deque[tuple[float, int]], measured: float | None) -> TrainProgress:
+        position = self.position
+        seconds, tokens = (last - first for first, last in zip(speeds[0], speeds[-1], strict=True))
+        return TrainProgress(
+            step=position.step,
+            steps=steps,
+            loss=position.loss,
+            dev_loss=measured if measured is not None else position.best_loss,
+            tokens_per_second=tokens / seconds if seconds > 0 else 0.0,
+            seconds_left=(steps - position.step) * seconds / max(1, len(speeds) - 1),
+        )
+
+    def _result(self, stopped: Stopped, resumed: int) -> TrainResult:
+        kept = self.position.best_step if self.position.best_step is not None else self.position.step
+        return TrainResult(
+            adapter=None if stopped == "cancelled" else self.folder.finish(kept),
+            step=kept,
+            steps=self.position.step,
+            loss=self.position.loss,
+            dev_loss=self.position.best_loss,
+            tokens=self.position.tokens,
+            seconds=self.position.seconds,
+            stopped=stopped,
+            mergeable=self.settings.method == "lora",
+            resumed_from=resumed,
+        )
+
+    def _write(self, folder: Path) -> None:
+        extra = {}
+        if self.settings.method == "activated":
+            extra = activated_config(invocation_tokens([*self.run.train, *self.run.dev]))
+        self.adapter.save(folder, base=str(self.run.checkpoint), extra=extra)
+        moments: dict[str, Tensor] = self.optimiser.state[self.adapter.vector]
+        save_file({name: tensor.contiguous() for name, tensor in moments.items()}, folder / _OPTIMISER)
+
+    def _read(self, folder: Path) -> None:
+        moments = load_file(folder / _OPTIMISER)
+        self.adapter.load(folder)
+        self.optimiser.state[self.adapter.vector] = {name: tensor.clone() for name, tensor in moments.items()}
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(count or cores)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _memory_named(run: TrainRun) -> Iterator[None]:
+    """Turn a failed allocation into an error that names the setting that would fit."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        longest = max(len(one.tokens) for one in (*run.train, *run.dev))
+        if run.settings.micro_tokens > longest:
+            fix = f"micro_tokens = {max(longest, run.settings.micro_tokens // 2)} in [tuning] of graft.toml"
+        else:
+            fix = f"context_tokens = {longest // 2} in [tuning] of graft.toml, with --truncate shorten or drop"
+        raise TrainingError(
+            f"memory ran out; the last saved state stays valid ({str(error)[:120]})", fix=fix
+        ) from error
+
+
+def answer_loss_of(checkpoint: Path, adapter: Path, examples: Sequence[Encoded], settings: TuningSettings) -> float:
+    """Mean over all answer tokens of -log p under base + adapter, in nats; `settings` are those of its training."""
+    decoder = Decoder(open_checkpoint(checkpoint), rank=settings.rank, alpha=settings.alpha, seed=0)
+    decoder.adapter.load(adapter)
+    decoder.merge()
+    rows = open_rows(decoder, examples, dataclasses.replace(settings, prompt_cache_mb=0), adapter)
+    with torch.no_grad():
+        return _mean_loss(decoder, rows, len(examples), settings.micro_tokens)
+
+
+def _mean_loss(decoder: Decoder, rows: Rows, count: int, micro_tokens: int) -> float:
+    """A pack at a time, so that no more pasts than a pack's are in memory."""
+    total, answers = 0.0, 0
+    for start in range(0, count, _ROWS_AT_ONCE):
+        some = rows(range(start, min(start + _ROWS_AT_ONCE, count)))
+        total += sum(decoder.loss(pack) for pack in packs(some, tokens=micro_tokens))
+        answers += sum(row.answer_tokens for row in some)
+    return total / answers

@@ -1,0 +1,98 @@
+"""settings + number of examples -> how many steps, which examples in each, and how large each step is.
+
+All of it follows from the seed and the step's number, so a resumed run needs no state for it.
+It does not know what an example is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from graft.errors import UsageError
+from graft.settings import TuningSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """Steps of one run.
+
+    >>> plan = Schedule(examples=10, batch_size=4, epochs=2.0, seed=0)
+    >>> plan.steps, [len(batch) for batch in plan.batches(1)]
+    (6, [4, 2, 4, 4, 2])
+    >>> sorted(number for batch in list(plan.batches())[:3] for number in batch) == list(range(10))
+    True
+    """
+
+    examples: int
+    batch_size: int
+    epochs: float
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.examples / self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return max(1, math.ceil(self.epochs * self.steps_per_epoch))
+
+    def order(self, epoch: int) -> list[int]:
+        """Numbers of all examples, in the order of that epoch."""
+        order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(self.examples).tolist()
+        return order
+
+    def batches(self, first: int = 0) -> Iterator[list[int]]:
+        """Numbers of the examples of each step from `first` on; each epoch has an order of its own."""
+        epoch, order = -1, list[int]()
+        for step in range(first, self.steps):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                order = self.order(epoch)
+            start = step % self.steps_per_epoch * self.batch_size
+            yield order[start : start + self.batch_size]
+
+
+def plan(settings: TuningSettings, examples: int) -> Schedule:
+    """
+    Raises:
+        UsageError: A setting that no run can have.
+    """
+    for name in ("rank", "batch_size", "micro_tokens", "context_tokens"):
+        if getattr(settings, name) < 1:
+            raise UsageError(
+                f"[tuning] {name} = {getattr(settings, name)} is below 1", fix=f"set {name} to 1 or more"
+            )
+    for name, allowed in (("method", ("lora", "activated")), ("schedule", ("linear", "cosine"))):
+        if getattr(settings, name) not in allowed:
+            raise UsageError(
+                f"[tuning] {name} = {getattr(settings, name)!r} is not one of {', '.join(allowed)}",
+                fix=f'{name} = "{allowed[0]}"',
+            )
+    if settings.epochs <= 0 or settings.learning_rate <= 0 or settings.warmup_share > 1:
+        raise UsageError("[tuning] needs epochs > 0, learning_rate > 0, warmup_share <= 1", fix="graft settings")
+    return Schedule(examples=examples, batch_size=settings.batch_size, epochs=settings.epochs, seed=settings.seed)
+
+
+def warmup_steps(settings: TuningSettings, steps: int) -> int:
+    return math.ceil(settings.warmup_share * steps)
+
+
+def step_size(settings: TuningSettings, step: int, steps: int) -> float:
+    """Learning rate of step number `step` from 0: a rise from 0, then a fall to 0 at `steps`.
+
+    Source: transformers' get_linear_ and get_cosine_schedule_with_warmup, so that runs can be compared.
+
+    >>> settings = TuningSettings(learning_rate=1.0, warmup_share=0.2)
+    >>> [step_size(settings, step, 10) for step in (0, 1, 2, 6, 9)]
+    [0.0, 0.5, 1.0, 0.5, 0.125]
+    """
+    rising = warmup_steps(settings, steps)
+    if step < rising:
+        return settings.learning_rate * step / rising
+    done = (step - rising) / max(1, steps - rising)
+    share = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return settings.learning_rate * max(0.0, share)

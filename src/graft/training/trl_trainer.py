@@ -1,0 +1,159 @@
+"""TRL's SFTTrainer with our order of examples, our dev loss and our progress.
+
+Imported only where a run starts, because TRL is. It does not know settings beyond their order and patience.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset  # type: ignore[import-untyped]
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+
+from graft.errors import TrainingError
+from graft.training.encoding import Encoded
+from graft.training.protocol import Cancelled, Tell, TrainProgress, TrainRun
+from graft.training.schedule import Schedule, plan
+from graft.training.states import RunFolder
+
+
+class Ordered(torch.utils.data.Sampler[int]):
+    """The schedule's order; TRL's loaders tell it the epoch."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.epoch = schedule, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.schedule.examples
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.schedule.order(self.epoch))
+
+
+class Watch(TrainerCallback):
+    """Writes the curve, tells progress, stops where told, at no number, or out of patience."""
+
+    def __init__(self, run: TrainRun, folder: RunFolder, progress: Tell, cancelled: Cancelled) -> None:
+        self.run, self.folder, self.tell, self.ask = run, folder, progress, cancelled
+        self.loss, self.worse, self.tokens, self.cancelled = math.nan, 0, 0, False
+        self.best_loss: float | None = None
+        self.dev_loss: float | None = None
+        self.best_step: int | None = None
+        self.failure: TrainingError | None = None
+        self.mean = sum(len(one.tokens) for one in run.train) / len(run.train)
+        self.began, self.first = time.monotonic(), 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.began, self.first = time.monotonic(), state.global_step
+        measured = [(line["eval_loss"], line["step"]) for line in state.log_history if "eval_loss" in line]
+        if measured:
+            self.best_loss, self.best_step = min(measured)
+            self.worse = sum(1 for _, step in measured if step > self.best_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        self.loss = logs["loss"]
+        if not math.isfinite(self.loss) or not math.isfinite(logs.get("grad_norm", 0.0)):
+            self.failure = TrainingError(
+                f"the loss is no number at step {state.global_step}; the last state is kept in {args.output_dir}",
+                fix=f"begin anew with a smaller step: learning_rate = {self.run.settings.learning_rate / 3:.1g}",
+            )
+            control.should_save, control.should_training_stop = False, True
+            return
+        spent, done = time.monotonic() - self.began, state.global_step - self.first
+        self.tokens = int(state.global_step * self.mean * self.run.settings.batch_size)
+        self.folder.add_to_curve(
+            step=state.global_step, loss=self.loss, dev_loss=None, step_size=logs["learning_rate"], tokens=self.tokens
+        )
+        self.tell(
+            TrainProgress(
+                step=state.global_step, steps=state.max_steps, loss=self.loss, dev_loss=self.dev_loss,
+                tokens_per_second=done * self.mean * self.run.settings.batch_size / max(spent, 1e-9),
+                seconds_left=(state.max_steps - state.global_step) * spent / max(1, done),
+            )
+        )  # fmt: skip
+        if self.ask():
+            self.cancelled = True
+            control.should_save = control.should_training_stop = True
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        self.dev_loss = loss = (metrics or {})["eval_loss"]
+        if self.best_loss is None or loss < self.best_loss:
+            self.best_loss, self.best_step, self.worse = loss, state.global_step, 0
+        else:
+            self.worse += 1
+        if 0 < self.run.settings.patience <= self.worse:
+            control.should_training_stop = True
+
+
+class _Trainer(SFTTrainer):
+    """Reads the examples in the schedule's order and measures the dev loss over tokens, not over batches."""
+
+    def __init__(self, *, schedule: Schedule, dev: list[Encoded], **options: Any) -> None:
+        self._schedule, self._dev = schedule, dev
+        super().__init__(**options)
+
+    def _get_train_sampler(self, *_: Any, **__: Any) -> Ordered:
+        return Ordered(self._schedule)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        model: Any = self.model
+        model.eval()
+        metrics = {"eval_loss": answer_loss(model, self._dev)}
+        model.train()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def make_trainer(run: TrainRun, model: Any, arguments: Any, watch: Watch) -> Any:
+    """TRL's trainer over the run's tokens; labels are -100 where no loss falls."""
+    trainer = _Trainer(
+        schedule=plan(run.settings, len(run.train)),
+        dev=list(run.dev),
+        model=model,
+        args=arguments,
+        train_dataset=_dataset(run.train),
+        eval_dataset=_dataset(run.dev) if run.dev else None,
+        data_collator=DataCollatorForLanguageModeling(pad_token_id=model.config.pad_token_id or 0),
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)  # it writes every step to stdout
+    return trainer
+
+
+def answer_loss(model: Any, examples: list[Encoded]) -> float:
+    """Mean over all answer tokens of -log p, in nats, one example at a time."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for one in examples:
+            tokens = torch.tensor(list(one.tokens), device=model.device)
+            logits = model(input_ids=tokens[None]).logits[0, one.answer_start - 1 : -1].float()
+            wanted = tokens[one.answer_start :]
+            total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+            count += len(wanted)
+    return total / count if count else math.nan
+
+
+def _dataset(examples: Any) -> Dataset:
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": list(one.tokens),
+                "labels": [-100] * one.answer_start + list(one.tokens[one.answer_start :]),
+            }
+            for one in examples
+        ]
+    )

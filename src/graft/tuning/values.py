@@ -1,0 +1,113 @@
+"""What is asked of a tuning run, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from graft.errors import NotFound, UsageError
+
+Proof = Literal["full", "quality", "none"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+REQUEST, DONE = "request.json", "done.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneRequest:
+    """A run as it was asked for; the same request goes on with the same unfinished run.
+
+    Attributes:
+        name: Of the tuned model.
+        model: The base: a name of `graft models list`, a GGUF's path, or a checkpoint's folder.
+        train, dev, held_out: Files of examples. What is not given is split off `train`, related examples together.
+        mapping: Column or key of each part of an example, where the file's own names do not tell.
+        proof: "full" measures the task, general ability and memorisation; "quality" the task alone.
+        questions: Most held-out examples that are asked, of tuned and base each.
+        ability: Questions of each task of general ability.
+        canaries: Random codes planted into the training examples to measure memorisation; 0 plants none.
+    """
+
+    name: str
+    model: str
+    train: str
+    dev: str | None = None
+    held_out: str | None = None
+    mapping: Mapping[str, str] | None = None
+    proof: Proof = "full"
+    questions: int = 100
+    ability: int = 20
+    canaries: int = 0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(
+                f"{self.name!r} cannot name a model: letters, digits, dots, dashes, at most 64",
+                fix="--name support-1",
+            )
+        if self.proof not in get_args(Proof):
+            raise UsageError(f"proof {self.proof!r}; have {', '.join(get_args(Proof))}", fix="--proof quality")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunedModel:
+    """A finished run.
+
+    Attributes:
+        version: 1 for the first of its name.
+        folder: Holds request.json, split.json, run/ (curve, checkpoints, adapter), adapter.gguf, card.md.
+        base: The base's name.
+        dev_loss: Of the state that was kept, in nats; None without a dev part.
+        figures: Held-out means: {"tuned" | "base" | a baseline: {metric: share}}; empty where not measured.
+    """
+
+    name: str
+    version: int
+    folder: Path
+    base: str
+    checkpoint: Path
+    gguf: Path
+    adapter: Path
+    examples: int
+    steps: int
+    seconds: float
+    dev_loss: float | None
+    mergeable: bool
+    figures: Mapping[str, Mapping[str, float]]
+
+    @property
+    def served_adapter(self) -> Path:
+        """The adapter as llama.cpp loads it."""
+        return self.folder / "adapter.gguf"
+
+    @property
+    def card(self) -> Path:
+        """Markdown, see `evaluation.card`."""
+        return self.folder / "card.md"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def read_tuned(folder: Path) -> TunedModel:
+    """What `TunedModel.to_json` left in a run's folder.
+
+    Raises:
+        NotFound: The run is not finished, or its folder is gone.
+    """
+    try:
+        given = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        for key in ("folder", "checkpoint", "gguf", "adapter"):
+            given[key] = Path(given[key])
+        return TunedModel(**given)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotFound(f"{folder} holds no finished run: {error}", fix="graft tune --help") from error

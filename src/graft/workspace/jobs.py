@@ -1,0 +1,127 @@
+"""Durable jobs over the verbs: what `add`, `dataset generate` and `tune` are when they are queued.
+
+Each verb goes on by itself where it was cut off (documents that are in are unchanged, replies and checkpoints are
+kept), so a job that is resumed simply calls its verb again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft.errors import GraftError
+from graft.workspace.datasets import DatasetVerbs
+from graft.workspace.documents import DEFAULT_COLLECTION, DocumentVerbs
+from graft.workspace.tuning import TuningVerbs
+
+if TYPE_CHECKING:
+    from graft.jobs import Job, JobRun, Jobs
+    from graft.tuning import Prepared, TuneProgress, TuneRequest
+
+
+class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
+    """Long work that outlives its process."""
+
+    _prepared: Prepared | None = None
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """The jobs of this workspace: list, follow, pause, resume, run; see `graft.jobs.Jobs`."""
+        from graft.jobs import Jobs
+
+        kinds = {"add": self._add_job, "generate": self._generate_job, "tune": self._tune_job}
+        return Jobs(self.home, self.settings.store.url, kinds, principals=self.principals)
+
+    def queue_add(
+        self, locations: Sequence[str], *, collection: str = DEFAULT_COLLECTION, access: Sequence[str] | None = None
+    ) -> Job:
+        """Queue an `add` for a worker."""
+        found = [
+            location if "://" in location else str(Path(location).expanduser().resolve()) for location in locations
+        ]
+        payload = {"locations": found, "collection": collection, "access": None if access is None else list(access)}
+        return self.jobs.submit("add", payload, title=f"add {', '.join(locations)}"[:200])
+
+    def queue_generate(self, path: Path | str, n: int, **options: Any) -> Job:
+        """Queue a `generate_dataset`, with its options, for a worker."""
+        payload = {"path": str(Path(path).resolve()), "n": n, "options": options}
+        return self.jobs.submit("generate", payload, title=f"generate {n} questions into {Path(path).name}")
+
+    def tune_job(
+        self,
+        request: TuneRequest,
+        *,
+        prepared: Prepared | None = None,
+        overrides: Mapping[str, object] | None = None,
+        queue: bool = False,
+        progress: Callable[[Job], object] = lambda job: None,
+    ) -> Job:
+        """Tune as a job: run here until it ends, or queued for a worker.
+
+        Args:
+            prepared: What `prepare_tuning` returned for this request, if it was asked.
+        Returns: The job; its result is `TunedModel.to_json()`.
+        """
+        payload = {"request": request.to_json(), "overrides": dict(overrides or {})}
+        title = f"tune {request.model} on {Path(request.train).name} as {request.name}"
+        if queue:
+            return self.jobs.submit("tune", payload, title=title)
+        self._prepared = prepared
+        return self.jobs.start("tune", payload, title=title, progress=progress)
+
+    def _add_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        def tell(seen: Any) -> None:
+            run.report(seen.files, seen.total_files, "files", seen.path)
+            run.check()
+
+        result = self.add(
+            payload["locations"], collection=payload["collection"], access=payload["access"], progress=tell
+        )
+        for failure in result.failed:
+            run.fail_item(failure.path, failure.error, failure.fix)
+        return dataclasses.asdict(result)
+
+    def _generate_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        def tell(seen: Any) -> None:
+            run.report(seen.kept, seen.wanted, "questions")
+            run.check()
+
+        made = self.generate_dataset(payload["path"], payload["n"], **payload["options"], progress=tell)
+        return {"path": payload["path"], "questions": len(made.questions)}
+
+    def _tune_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        from graft.jobs import JobStopped
+        from graft.tuning import TuneRequest
+
+        def tell(seen: TuneProgress) -> None:
+            if seen.training is None:
+                run.report(seen.done, seen.total, "steps of the proof", seen.stage)
+                run.check()
+            else:  # where to stop is asked below, so that the state of that very step is kept
+                dev = "" if seen.training.dev_loss is None else f", dev {seen.training.dev_loss:.3f}"
+                speed = f"{seen.training.tokens_per_second:.0f} tokens/s"
+                run.report(seen.done, seen.total, "steps", f"loss {seen.training.loss:.3f}{dev}, {speed}")
+
+        def stop_is_wanted() -> bool:
+            try:
+                run.check()
+            except JobStopped:
+                return True
+            return False
+
+        prepared, self._prepared = self._prepared, None
+        try:
+            tuned = self.tune(
+                TuneRequest(**payload["request"]),
+                prepared=prepared,
+                overrides=payload["overrides"],
+                progress=tell,
+                cancelled=stop_is_wanted,
+            )
+        except GraftError:
+            run.check()  # stopped because that was wanted, not because it failed
+            raise
+        return tuned.to_json()

@@ -1,0 +1,250 @@
+"""The lean trainer: gradients as peft's, curves as TRL's, states that survive what may happen to a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from graft.errors import TrainingError
+from graft.testing.trainer import TrainerContract
+from graft.training.checkpoint import load_model, load_tokenizer, open_checkpoint
+from graft.training.encoding import encode
+from graft.training.lean.decoder import Decoder, Row, packs
+from graft.training.lean.lora import Adapter
+from graft.training.lean.trainer import LeanTrainer
+from graft.training.protocol import Trainer, TrainProgress, TrainRun
+from graft.training.states import CHECKPOINTS, CURVE
+from tests.training_fixtures import examples, quick, small_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_checkpoint(tmp_path_factory.mktemp("base") / "small")
+
+
+def run_of(checkpoint: Path, folder: Path, *, count: int = 24, dev: int = 8, **changes: object) -> TrainRun:
+    tokenizer = load_tokenizer(open_checkpoint(checkpoint))
+    made = encode(examples(count + dev), tokenizer, context_tokens=256).encoded
+    return TrainRun(
+        checkpoint=checkpoint, train=made[:count], dev=made[count:], settings=quick(**changes), folder=folder
+    )
+
+
+def curve(run: TrainRun) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run.folder / CURVE).read_text().splitlines()]
+
+
+class TestContract(TrainerContract):
+    @pytest.fixture
+    def trainer(self) -> Trainer:
+        return LeanTrainer()
+
+    @pytest.fixture
+    def run(self, checkpoint: Path, tmp_path: Path) -> TrainRun:
+        return run_of(checkpoint, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("llama", False), ("qwen2", True)])
+def test_gradients_equal_pefts(tmp_path: Path, kind: str, tied: bool) -> None:
+    from peft import PeftModel
+
+    opened = open_checkpoint(small_checkpoint(tmp_path / "base", kind=kind, tied=tied))
+    decoder = Decoder(opened, rank=4, alpha=8.0, seed=0)
+    random = torch.Generator().manual_seed(3)
+    decoder.adapter.vector.normal_(0, 0.1, generator=random)
+    decoder.merge()
+    rows = [Row(torch.randint(0, 400, (n,), generator=random), start) for n, start in ((60, 40), (33, 5), (90, 89))]
+    answers = sum(row.answer_tokens for row in rows)
+    with torch.no_grad():
+        loss = decoder.loss_and_gradient(rows, weight=1 / answers) / answers
+        assert decoder.loss(rows) / answers == pytest.approx(loss, rel=1e-6)
+
+    decoder.adapter.save(tmp_path / "adapter", base=str(opened.folder))
+    model = PeftModel.from_pretrained(
+        load_model(opened, dtype=torch.float32), str(tmp_path / "adapter"), is_trainable=True
+    )
+    total = torch.zeros(())
+    for row in rows:
+        labels = row.tokens.clone()
+        labels[: row.answer_start] = -100
+        logits = model(input_ids=row.tokens[None]).logits[0, :-1]
+        total = total + torch.nn.functional.cross_entropy(logits, labels[1:], reduction="sum") / answers
+    total.backward()
+    assert loss == pytest.approx(total.item(), rel=1e-5)
+    theirs = {name: tensor.grad for name, tensor in model.named_parameters() if tensor.grad is not None}
+    compared = 0
+    for name, tensor in decoder.adapter.tensors().items():
+        reference = theirs[name.replace(".weight", ".default.weight")]
+        start = tensor.storage_offset()
+        mine = decoder.adapter.gradient[start : start + tensor.numel()].view_as(tensor)
+        assert (mine - reference).norm() <= 1e-5 * reference.norm(), name
+        compared += 1
+    assert compared == len(theirs) == 2 * 7 * 3
+
+
+def test_how_rows_are_packed_does_not_change_the_gradient(checkpoint: Path) -> None:
+    decoder = Decoder(open_checkpoint(checkpoint), rank=4, alpha=8.0, seed=0)
+    random = torch.Generator().manual_seed(5)
+    decoder.adapter.vector.normal_(0, 0.1, generator=random)
+    decoder.merge()
+    rows = [Row(torch.randint(0, 400, (n,), generator=random), n // 2) for n in (20, 50, 31, 44)]
+    gradients = []
+    with torch.no_grad():
+        for tokens in (1, 80, 1000):
+            decoder.adapter.gradient.zero_()
+            for pack in packs(rows, tokens=tokens):
+                decoder.loss_and_gradient(pack, weight=1.0)
+            gradients.append(decoder.adapter.gradient.clone())
+    for other in gradients[1:]:
+        assert (other - gradients[0]).norm() <= 1e-5 * gradients[0].norm()
+
+
+def test_the_first_adapter_changes_nothing(checkpoint: Path) -> None:
+    adapter = Adapter(
+        Decoder(open_checkpoint(checkpoint), rank=4, alpha=8.0, seed=0).shape, rank=4, alpha=8.0, seed=1
+    )
+    assert all(not tensor.any() for tensor in adapter.b.values())
+    assert all(tensor.abs().max() <= tensor.shape[1] ** -0.5 for tensor in adapter.a.values())
+
+
+def test_the_loss_curve_and_the_dev_loss_are_trls(checkpoint: Path, tmp_path: Path) -> None:
+    from graft.training.general import GeneralTrainer
+
+    run = run_of(checkpoint, tmp_path / "lean", evaluate_steps=4)
+    lean = LeanTrainer().train(run)
+    opened = open_checkpoint(checkpoint)
+    Decoder(opened, rank=4, alpha=8.0, seed=run.settings.seed).adapter.save(tmp_path / "first", base=str(checkpoint))
+    other = dataclasses.replace(run, folder=tmp_path / "trl")
+    trl = GeneralTrainer(device="cpu", start=tmp_path / "first").train(other)
+    ours, theirs = ([line["loss"] for line in curve(one)] for one in (run, other))
+    assert len(ours) == len(theirs) == 12
+    assert ours == pytest.approx(theirs, rel=5e-4)
+    assert ours[-1] < ours[0]
+    assert (lean.step, lean.steps) == (trl.step, trl.steps)
+    assert lean.dev_loss == pytest.approx(trl.dev_loss, rel=5e-4)
+
+
+def test_a_run_killed_in_the_middle_ends_as_an_uninterrupted_one(checkpoint: Path, tmp_path: Path) -> None:
+    whole = run_of(checkpoint, tmp_path / "whole")
+    LeanTrainer().train(whole)
+    cut = dataclasses.replace(whole, folder=tmp_path / "cut")
+    script = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.test_training_lean import run_of, LeanTrainer\n"
+        "run = run_of(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "def tell(seen):\n"
+        "    if seen.step == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "LeanTrainer().train(run, progress=tell)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(checkpoint), str(cut.folder)],
+        cwd=Path(__file__).parent.parent, env={**os.environ, "PYTHONPATH": "."}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-500:]
+    assert len(curve(cut)) == 7
+    result = LeanTrainer().train(cut)
+    assert result.resumed_from == 5  # the best dev loss of step 5 was saved beside those of every 4 steps
+    assert curve(cut) == curve(whole)
+    first, second = ((one.folder / "adapter/adapter_model.safetensors").read_bytes() for one in (whole, cut))
+    assert first == second
+
+
+def test_cancelling_keeps_the_state_and_the_next_call_goes_on(checkpoint: Path, tmp_path: Path) -> None:
+    run, seen = run_of(checkpoint, tmp_path / "run"), list[TrainProgress]()
+    stopped = LeanTrainer().train(run, progress=seen.append, cancelled=lambda: len(seen) == 3)
+    assert stopped.stopped == "cancelled" and stopped.adapter is None and stopped.steps == 3
+    result = LeanTrainer().train(run)
+    assert result.resumed_from == 3 and result.steps == 12 and result.adapter is not None
+
+
+def test_a_full_disk_leaves_the_last_state_valid(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(checkpoint, tmp_path / "run")
+    saved = Adapter.save
+
+    def full(self: Adapter, folder: Path, **options: object) -> None:
+        saved(self, folder, **options)  # type: ignore[arg-type]
+        if folder.name.endswith("8"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Adapter, "save", full)
+    with pytest.raises(TrainingError, match="the state of step 5 stays valid") as caught:
+        LeanTrainer().train(run)
+    assert "free space" in caught.value.fix
+    assert sorted(path.name for path in (run.folder / CHECKPOINTS).iterdir()) == ["step-00000004", "step-00000005"]
+    monkeypatch.setattr(Adapter, "save", saved)
+    assert LeanTrainer().train(run).resumed_from == 5
+
+
+def test_a_state_damaged_from_outside_is_passed_over(checkpoint: Path, tmp_path: Path) -> None:
+    run, seen = run_of(checkpoint, tmp_path / "run"), list[TrainProgress]()
+    LeanTrainer().train(run, progress=seen.append, cancelled=lambda: len(seen) == 9)
+    damaged = run.folder / CHECKPOINTS / "step-00000009/adapter_model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert LeanTrainer().train(run).resumed_from == 8
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(checkpoint: Path, tmp_path: Path) -> None:
+    run = run_of(checkpoint, tmp_path / "run", learning_rate=1e30, max_grad_norm=0.0, checkpoint_steps=1)
+    with pytest.raises(TrainingError, match=r"no number at step \d+") as caught:
+        LeanTrainer().train(run)
+    assert "learning_rate" in caught.value.fix
+    kept = sorted((run.folder / CHECKPOINTS).iterdir())
+    assert kept and all((state / "adapter_model.safetensors").is_file() for state in kept)
+
+
+def test_another_run_in_the_folder_is_refused_by_what_differs(checkpoint: Path, tmp_path: Path) -> None:
+    run = run_of(checkpoint, tmp_path / "run", epochs=0.2)
+    LeanTrainer().train(run)
+    with pytest.raises(TrainingError, match=r"settings \(rank\)"):
+        LeanTrainer().train(dataclasses.replace(run, settings=dataclasses.replace(run.settings, rank=8)))
+    with pytest.raises(TrainingError, match="its train is not"):
+        LeanTrainer().train(dataclasses.replace(run, train=run.train[:-1]))
+
+
+def test_training_stops_early_when_the_dev_loss_stays(checkpoint: Path, tmp_path: Path) -> None:
+    run = run_of(checkpoint, tmp_path / "run", learning_rate=1.0, evaluate_steps=1, patience=2, epochs=20.0)
+    result = LeanTrainer().train(run)
+    assert result.stopped == "early" and result.steps < 120
+    measured = [line["dev_loss"] for line in curve(run)]
+    assert result.dev_loss == min(measured) == measured[result.step - 1]
+
+
+def test_peft_loads_the_adapter_and_has_the_same_dev_loss(checkpoint: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    run = run_of(checkpoint, tmp_path / "run")
+    result = LeanTrainer().train(run)
+    model = PeftModel.from_pretrained(
+        load_model(open_checkpoint(checkpoint), dtype=torch.float32), str(result.adapter)
+    )
+    total, count = 0.0, 0
+    for one in run.dev:
+        tokens = torch.tensor(list(one.tokens))
+        logits = model(input_ids=tokens[None]).logits[0, one.answer_start - 1 : -1]
+        total += torch.nn.functional.cross_entropy(logits, tokens[one.answer_start :], reduction="sum").item()
+        count += len(tokens) - one.answer_start
+    assert total / count == pytest.approx(result.dev_loss, rel=1e-5)
+
+
+def test_memory_that_runs_out_names_the_setting_that_would_fit(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object, **__: object) -> None:
+        torch.empty(1 << 60)  # what the allocator itself then says
+
+    monkeypatch.setattr(Decoder, "loss_and_gradient", too_much)
+    with pytest.raises(TrainingError, match="memory ran out") as caught:
+        LeanTrainer().train(run_of(checkpoint, tmp_path / "run"))
+    assert "micro_tokens = 6" in caught.value.fix  # the longest row, above half of the setting
