@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextvars
 import json
+import logging
 import queue
 import secrets
 import threading
@@ -19,12 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dbos import DBOS, DBOSPortableJSONSerializer, SetWorkflowID
-from dbos import error as dbos_error
-from sqlalchemy.engine import URL
+# DBOS gives its logger a handler on stderr when it is imported, unless the logger has one.
+logging.getLogger("dbos").addHandler(logging.NullHandler())
 
-from graft.errors import GraftError, StoreError, UsageError
-from graft.jobs.running import JobLost
+from dbos import DBOS, DBOSPortableJSONSerializer, SetWorkflowID  # noqa: E402
+from dbos import error as dbos_error  # noqa: E402
+from sqlalchemy.engine import URL  # noqa: E402
+
+from graft.errors import GraftError, StoreError, UsageError  # noqa: E402
+from graft.jobs.running import JobLost  # noqa: E402
 
 _PICKUP_SECONDS = 60
 """Until DBOS hands over a job that goes on: a second on a quiet machine."""

@@ -36,6 +36,7 @@ class GgufHead:
         context_tokens: Trained for; 0 where not stated (adapters).
         has_template: Whether it carries a chat template.
         parts: Files of a model that is split over several.
+        splitter: llama.cpp's name of how text is cut before it is tokenised; "" where not stated.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class GgufHead:
     context_tokens: int
     has_template: bool
     parts: int
+    splitter: str
 
 
 def read_head(path: Path) -> GgufHead:
@@ -87,6 +89,7 @@ def _head(file: BinaryIO, path: Path, size: int) -> GgufHead:
         context_tokens=int(values.get(f"{architecture}.context_length", 0)),
         has_template="tokenizer.chat_template" in values,
         parts=int(values.get("split.count", 1)),
+        splitter=str(values.get("tokenizer.ggml.pre", "")),
     )
 
 

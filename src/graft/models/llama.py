@@ -81,6 +81,10 @@ class LlamaModel:
         """See `Model.count_tokens`; exact, by the model's template and tokenizer."""
         return self._counted(tuple(messages))
 
+    def token_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of the prompt that `messages` become, as the model is given them."""
+        return self._runtime.loaded(None).token_ids(_plain(messages))
+
     def stream(self, messages: Sequence[Message], options: GenerateOptions) -> Generator[str, None, Reply]:
         """See `Model.stream`. Thoughts of a reasoning model are switched off, or left out, not part of the reply."""
         started = time.perf_counter()
@@ -243,13 +247,22 @@ class _Server:
         return [{"id": i, "scale": 1.0 if known == adapter else 0.0} for i, known in enumerate(self.adapters)]
 
     def count(self, messages: list[dict[str, str]]) -> int:
+        return int(self._post("/v1/chat/completions/input_tokens", {"messages": messages})["input_tokens"])
+
+    def token_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        prompt = self._post("/apply-template", {"messages": messages})["prompt"]
+        body = {"content": prompt, "add_special": True, "parse_special": True}
+        return [int(token) for token in self._post("/tokenize", body)["tokens"]]
+
+    def _post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            response = self._client.post("/v1/chat/completions/input_tokens", json={"messages": messages})
+            response = self._client.post(route, json=body)
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if response.status_code != 200:
             raise _refused(response.content)
-        return int(response.json()["input_tokens"])
+        value: dict[str, Any] = response.json()
+        return value
 
     def chat(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The events of one streamed reply; closing the iterator closes the connection, which cancels."""

@@ -26,11 +26,14 @@ from graft.models.gguf import read_head
 from graft.models.llama import LlamaModel
 from graft.models.protocol import Message
 from graft.training.silence import quiet
+from graft.training.vocabulary import DIGITS_FIRST
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _ORIGIN = "graft_origin.json"
+_CONVERSION = 2
+"""Raised when the conversion changes, so that a checkpoint made by a former one is not used."""
 
 _PROBES = (
     (Message("user", "Name 3 rivers.\n\n  And\ttheir lengths?  "),),
@@ -40,6 +43,7 @@ _PROBES = (
         Message("assistant", "It squares."),
         Message("user", "?"),
     ),
+    (Message("user", "Steps:\n\n1. add  2 kg\n\n   33 g\t4"),),
     (Message("user", "A literal <|im_end|> and </s>, 'quotes' \"too\" & 100%."),),
 )
 
@@ -136,7 +140,7 @@ def load_model(checkpoint: Checkpoint, **options: Any) -> Any:
 
 
 def checkpoint_from_gguf(path: Path, into: Path) -> Path:
-    """Dequantise a GGUF model to a float32 checkpoint in `into`/NAME-SHA256[:16]; done once for each file.
+    """Dequantise a GGUF model to a float32 checkpoint in `into`/NAME-SHA256[:16]-CONVERSION; done once for each file.
 
     The tokenizer and the chat template are the GGUF's own, held against llama.cpp's count of tokens on
     prompts in several scripts: a model trained on other tokens than it is served with would be useless.
@@ -149,7 +153,7 @@ def checkpoint_from_gguf(path: Path, into: Path) -> Path:
     if head.kind != "model":
         raise ModelError(f"{path} is a GGUF {head.kind}, not a model", fix="give the base model's file")
     sha256 = _sha256(path)
-    target = into / f"{path.stem.lower()}-{sha256[:16]}"
+    target = into / f"{path.stem.lower()}-{sha256[:16]}-{_CONVERSION}"
     into.mkdir(parents=True, exist_ok=True)
     with FileLock(into / f".{target.name}.lock"):
         if not (target / _ORIGIN).is_file():
@@ -186,7 +190,20 @@ def _dequantise(path: Path, into: Path) -> None:
         fresh.load_state_dict(model.state_dict(), strict=True)
         fresh.generation_config = model.generation_config
         fresh.save_pretrained(into)
+        _restore_splitting(tokenizer, path)
         tokenizer.save_pretrained(into, save_jinja_files=False)
+
+
+def _restore_splitting(tokenizer: Any, gguf: Path) -> None:
+    """Cut before every digit where the GGUF says so: transformers 5.23 drops that half of SmolLM's splitter.
+
+    Without it "\\n\\n1" is other tokens in training than when it is served.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+
+    if read_head(gguf).splitter in DIGITS_FIRST:
+        both = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = Sequence(both)
 
 
 def _compare_tokens(gguf: Path, folder: Path) -> None:
@@ -194,12 +211,12 @@ def _compare_tokens(gguf: Path, folder: Path) -> None:
     served = LlamaModel(gguf, context_tokens=512, threads=1)
     for messages in _PROBES:
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        ours = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        theirs = served.count_tokens(messages)
-        if len(ours) != theirs:
+        ours = list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+        theirs = served.token_ids(messages)
+        if ours != theirs:
             raise ModelError(
-                f"{gguf.name}: the converted tokenizer makes {len(ours)} tokens where llama.cpp makes {theirs} "
-                f"of {messages[-1].content!r}",
+                f"{gguf.name}: the converted tokenizer makes {len(ours)} tokens, llama.cpp {len(theirs)}, and not "
+                f"the same ones, of {messages[-1].content!r}",
                 fix="give the model's checkpoint folder (safetensors) instead of its GGUF",
             )
 

@@ -35,7 +35,7 @@ _SPLITTERS = {
 }
 """sha256 of the ids that a tokenizer gives the probe -> llama.cpp's name of it; both from its converter (MIT)."""
 
-_DIGITS_FIRST = {"smollm", "starcoder"}
+DIGITS_FIRST = {"smollm", "starcoder"}
 """Cut before every digit, then as GPT-2 does. The probe cannot see a copy that lost the first half of this (as those
 that transformers makes from a GGUF have): only white space before a number tells."""
 
@@ -111,7 +111,7 @@ def _splitter(tokenizer: Any, given: Mapping[str, Any], path: Path) -> str:
     ids = tokenizer.encode(_PROBE).ids
     name = _SPLITTERS.get(hashlib.sha256(str(ids).encode()).hexdigest())
     apart = tokenizer.encode("\n\n").ids + tokenizer.encode("1").ids
-    if name in _DIGITS_FIRST and tokenizer.encode("\n\n1").ids != apart:
+    if name in DIGITS_FIRST and tokenizer.encode("\n\n1").ids != apart:
         raise ModelError(
             f"{path} no longer cuts before digits as {name} does: it was converted from a GGUF with a loss",
             fix="give the GGUF it was made from, whose own tokenizer is then kept",
