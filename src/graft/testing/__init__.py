@@ -2,5 +2,6 @@
 
 reader.py    check_reader(reader, {name: bytes})
 embedder.py  EmbedderContract          store.py  StoreContract          model.py  ModelContract
-scripted.py  ScriptedModel             claims.py  true claims -> false ones, to measure a verifier
+trainer.py   TrainerContract           scripted.py  ScriptedModel
+claims.py    true claims -> false ones, to measure a verifier
 """
