@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 graft=${1:-graft}
 export GRAFT_HOME=.demo
-ask() { printf '\n\033[1m$ graft ask "%s"\033[0m\n' "$1"; "$graft" ask "$1"; }
+bold='' plain=''
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+ask() { printf '\n%s$ graft ask "%s"%s\n' "$bold" "$1" "$plain"; "$graft" ask "$1"; }
 
 rm -rf "$GRAFT_HOME"
 

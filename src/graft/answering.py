@@ -256,7 +256,7 @@ class _Progress:
             return self._answer(text, Mode.GENERATED, "", kept)
         reason = "no statement of the model is supported by the sources"
         if supported:
-            reason = "what the model says is supported, but does not answer the question"
+            reason = "what the model says does not answer the question"
         if best is None or best.support < self.asking.answering.min_quote:
             return self.abstain(reason, text=NOT_SHOWN)
         return self._answer(f"{spelled_out(best)} [1]", Mode.QUOTED, reason, (best,))

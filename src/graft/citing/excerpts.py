@@ -31,6 +31,8 @@ def excerpt(question: str, passage: str, *, characters: int) -> tuple[int, int]:
     for last, (_, end, _) in enumerate(words):
         while first < last and end - words[first][0] > characters:
             first += 1
+        if last + 1 < len(words) and words[last + 1][1] - words[first][0] <= characters:
+            continue  # another word fits
         held = [word for word in words[first : last + 1] if word[2]]
         found = len(frozenset().union(*(stems for *_, stems in held)))
         start = words[first][0]

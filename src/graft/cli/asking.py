@@ -29,11 +29,12 @@ def search(
     with open_workspace(home, who) as workspace:
         result = workspace.search(question, k=k, collection=collection)
         any_documents = bool(result.hits) or any(c.documents for c in workspace.collections())
+        folder = workspace.home
     if as_json:
         emit_json({"hits": result.hits, "latency_ms": result.latency_ms})
         return
     if not result.hits:
-        say("nothing found" if any_documents else "no documents yet; add some: graft add FOLDER")
+        say("nothing found" if any_documents else f"no documents yet in {folder}; add some: graft add FOLDER")
         return
     show_hits(result.hits, question)
     note(

@@ -82,11 +82,11 @@ def sync(collection: str | None, home: str | None, as_json: bool) -> int:
 def list_documents(collection: str | None, home: str | None, as_json: bool) -> None:
     """List the documents."""
     with open_workspace(home) as workspace:
-        documents = workspace.documents(collection)
+        documents, folder = workspace.documents(collection), workspace.home
     if as_json:
         emit_json({"documents": documents})
     elif not documents:
-        say("no documents yet; add some: graft add FOLDER")
+        say(f"no documents yet in {folder}; add some: graft add FOLDER")
     else:
         show_table(
             ["document", "title", "format", "version", "chunks", "collection", "id"],

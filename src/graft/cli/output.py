@@ -174,12 +174,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def show_hits(hits: Sequence[Hit], question: str) -> None:
+def show_hits(hits: Sequence[Hit], question: str, *, scores: bool = True) -> None:
     """Numbered passages, best first, each by the part that holds most of the question's words."""
     from graft.citing.excerpts import excerpt
 
     for number, hit in enumerate(hits, start=1):
-        say(f"[{number}] {hit.score:.2f}  {place(hit.document, hit.page, hit.start, hit.end)}", "bold")
+        score = f" {hit.score:.2f} " if scores else ""
+        say(f"[{number}]{score} {place(hit.document, hit.page, hit.start, hit.end)}", "bold")
         start, end = excerpt(question, hit.text, characters=_SHOWN_QUOTE)
         shown = " ".join(hit.text[start:end].split())
         say(f"    {'… ' if start else ''}{shown}{' …' if end < len(hit.text.rstrip()) else ''}")
@@ -196,7 +197,7 @@ def show_answer(answer: Answer) -> None:
         _show_citation(number, citation)
     if answer.abstained and answer.hits:
         say("\nNearest passages:", "dim")
-        show_hits(answer.hits[:3], answer.question)
+        show_hits(answer.hits[:3], answer.question, scores=False)
     say(f"\n{' · '.join(_took(answer))}", "dim")
 
 

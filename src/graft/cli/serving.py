@@ -80,7 +80,7 @@ def _show(url: str, model: str, has_key: bool, *, as_json: bool) -> None:
         sys.stdout.flush()
         return
     key = 'os.environ["GRAFT_API_KEY"]' if has_key else '"none"'
-    messages = '[{"role": "user", "content": "What may a hotel cost?"}]'
+    messages = '[{"role": "user", "content": "Your question"}]'
     say(url, "bold")
     say(f'OpenAI(base_url="{url}", api_key={key}).chat.completions.create(model="{model}", messages={messages})')
     note("Ctrl-C stops it")
