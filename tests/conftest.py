@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from graft.embedding import Embedder
 from graft.embedding.registry import open_embedder
 from graft.settings import EmbeddingSettings, model_cache
 from graft.workspace import Workspace
+
+# A shell's background job inherits an ignored SIGINT, and so would every process that the Ctrl-C tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
