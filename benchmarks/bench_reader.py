@@ -181,7 +181,7 @@ def summary(answerable: Sequence[Outcome], unanswerable: Sequence[Outcome]) -> d
         "total_ms": statistics.median([one.total_ms for one in answerable] or [0.0]),
     }
     modes = Counter(one.mode for one in answerable)
-    return figures | {f"mode_{mode}": count / len(answerable) for mode, count in sorted(modes.items())}
+    return figures | {f"mode_{mode}": round(count / len(answerable), 4) for mode, count in sorted(modes.items())}
 
 
 def _mean(outcomes: Sequence[Outcome], of: Callable[[Outcome], float]) -> float:
@@ -214,14 +214,18 @@ def _known(name: str) -> bool:
 
 
 @contextmanager
-def filled(home: Path | None, data: Path, limit: int) -> Iterator[tuple[Workspace, list[Asked], list[Asked]]]:
+def filled(
+    home: Path | None, data: Path, limit: int, *, passages: int | None = None
+) -> Iterator[tuple[Workspace, list[Asked], list[Asked]]]:
     """A workspace with both collections; `home` is kept for another run, where it is given."""
     from graft import Workspace
+    from graft.settings import resolve
 
+    settings = resolve({} if passages is None else {"answering": {"passages": passages}})
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if home is None else home
         questions = []
-        with Workspace(folder / "home") as workspace:
+        with Workspace(folder / "home", settings=settings) as workspace:
             for name, (documents, asked) in (("xquad", xquad(data, limit)), ("clapnq", clapnq(data, limit))):
                 if not any(c.name == name and c.documents == len(documents) for c in workspace.collections()):
                     (folder / name).mkdir(parents=True, exist_ok=True)
@@ -283,12 +287,19 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=QUESTIONS, help="questions of each set; fewer keep no figures")
     parser.add_argument("--adapter", type=Path, help="LoRA (GGUF) instead of the shipped one")
     parser.add_argument("--models", default="reader,base", help="any of reader, base")
+    parser.add_argument("--passages", type=int, help="in a prompt, instead of the settings'; keeps no figures")
+    parser.add_argument("--sets", default="xquad,clapnq", help="any of xquad, clapnq")
     parser.add_argument("--home", type=Path, help="keep the documents here for another run")
     parser.add_argument("--answers", type=Path, help="write every outcome to this file")
     parser.add_argument("--show", action="store_true", help="print every answer")
     given = parser.parse_args()
     outcomes: dict[str, tuple[list[Outcome], list[Outcome]]] = {}
-    with filled(given.home, data_folder(), given.limit) as (workspace, answerable, unanswerable):
+    filling = filled(given.home, data_folder(), given.limit, passages=given.passages)
+    with filling as (workspace, answerable, unanswerable):
+        if "xquad" not in given.sets:
+            answerable = []
+        if "clapnq" not in given.sets:
+            unanswerable = []
         names = register(workspace, given.adapter)
         for role in given.models.split(","):
             began = time.monotonic()
@@ -305,7 +316,8 @@ def main() -> None:
             for one in some
         ]
         given.answers.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    report(outcomes, keep=given.limit >= QUESTIONS)
+    whole = given.limit >= QUESTIONS and given.passages is None and given.sets == "xquad,clapnq"
+    report(outcomes, keep=whole)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """GRAFT_DATA/qa -> documents and questions with evidence, of the sets whose licences allow training.
 
-Used: covidqa and clapnq (Apache-2.0), two corpora of chunking_eval (MIT), and questions written for Graft about
-ClapNQ's passages (reader_questions.jsonl, Apache-2.0). Left out, and why:
+Used: covidqa and clapnq (Apache-2.0), two corpora of chunking_eval (MIT), and 451 questions written for Graft
+about passages of the latter two (reader_questions.jsonl, Apache-2.0). Left out, and why:
 - policyqa: its spans mark annotated fragments ("we may use", "do not"), which answer no question;
 - chunking_eval's finance, pubmed and chatlogs: tables in lower case, lists of references, essays;
 - pubmedqa, contractnli: their answers are yes, no or maybe, which a verifier cannot hold against a passage;
@@ -89,13 +89,21 @@ def _clapnq(qa: Path) -> ReaderSet:
     rows = [row for row in clapnq_rows(qa) if not held_out(row) and _BANNER not in clapnq_text(row)]
     documents = {clapnq_file(row): clapnq_text(row) for row in rows}
     questions = [_example("clapnq", row["id"], row["input"], "", clapnq_file(row), "") for row in rows]
-    for line in (Path(__file__).parent / "reader_questions.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        text = documents[row["document"]]
-        start = text.index(row["answer"])
-        quote = _around(text, start, start + len(row["answer"]))
-        questions.append(_example("written", row["id"], row["question"], row["answer"], row["document"], quote))
+    questions += _written(documents)
     return ReaderSet(name="clapnq", licence="Apache-2.0", documents=documents, questions=questions)
+
+
+def _written(documents: Mapping[str, str]) -> list[Example]:
+    """The questions written for Graft about these documents."""
+    lines = (Path(__file__).parent / "reader_questions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [
+        (row, *(row["evidence"][0][key] for key in ("document", "start", "end"))) for row in map(json.loads, lines)
+    ]
+    return [
+        _example("written", row["id"], row["question"], row["answers"][0], name, documents[name][start:end])
+        for row, name, start, end in rows
+        if name in documents
+    ]
 
 
 def _covidqa(path: Path) -> ReaderSet:
@@ -141,7 +149,7 @@ def _chunking_eval(folder: Path) -> Iterator[ReaderSet]:
             name=f"chunking-eval-{corpus.replace('_', '-')}",
             licence="MIT",
             documents={name: text},
-            questions=_distinct(questions),
+            questions=_distinct(questions) + _written({name: text}),
         )
 
 
