@@ -95,10 +95,10 @@ def test_a_hostile_file_kills_its_own_reader_and_no_other(tmp_path: Path, models
     assert (result.added, len(result.failed)) == (27, 4)
 
 
-def readers_running() -> int:
-    """Reading processes of this program."""
-    listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return listed.stdout.count("graft.readers.worker")
+def readers_running() -> set[str]:
+    """Process ids of this program's reading processes; other tests' fixtures may hold some."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    return {line.split()[0] for line in listed.stdout.splitlines() if "graft.readers.worker" in line}
 
 
 def test_ctrl_c_lets_go_of_files_that_are_still_being_read(tmp_path: Path, models: Path, folder: Path) -> None:
@@ -113,10 +113,11 @@ def test_ctrl_c_lets_go_of_files_that_are_still_being_read(tmp_path: Path, model
             raise KeyboardInterrupt
 
     with Workspace(tmp_path / "home", settings=resolve(reading_with(3))) as workspace:
-        assert workspace.embedder and readers_running() == 0
+        before = readers_running()
+        assert workspace.embedder
         with pytest.raises(KeyboardInterrupt):
             workspace.add([str(folder)], progress=interrupt)
-        assert readers_running() == 0 and time.monotonic() - interrupted[0] < 10
+        assert readers_running() <= before and time.monotonic() - interrupted[0] < 10
         for path in folder.glob("*.pdf"):
             path.unlink()
         assert workspace.add([str(folder)]).added == 27
