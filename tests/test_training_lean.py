@@ -19,6 +19,7 @@ from graft.training.checkpoint import load_model, load_tokenizer, open_checkpoin
 from graft.training.encoding import encode
 from graft.training.lean.decoder import Decoder, Row, packs
 from graft.training.lean.lora import Adapter
+from graft.training.lean.sharing import segments
 from graft.training.lean.trainer import LeanTrainer
 from graft.training.protocol import Trainer, TrainProgress, TrainRun
 from graft.training.states import CHECKPOINTS, CURVE
@@ -63,7 +64,13 @@ def test_gradients_equal_pefts(tmp_path: Path, kind: str, tied: bool) -> None:
     random = torch.Generator().manual_seed(3)
     decoder.adapter.vector.normal_(0, 0.1, generator=random)
     decoder.merge()
-    rows = [Row(torch.randint(0, 400, (n,), generator=random), start) for n, start in ((60, 40), (33, 5), (90, 89))]
+    shapes = ((60, 40), (33, 5), (90, 89), (95, 91), (80, 40))
+    rows = [Row(torch.randint(0, 400, (n,), generator=random), start) for n, start in shapes]
+    for row, other, common in ((3, 2, 70), (4, 2, 30)):  # beginnings that two and three rows share, computed once
+        rows[row].tokens[:common] = rows[other].tokens[:common]
+    assert sum(
+        part.stop - part.start for part in segments([r.tokens.tolist() for r in rows], [s for _, s in shapes])
+    ) == (sum(n - 1 for n, _ in shapes) - 70 - 30)
     answers = sum(row.answer_tokens for row in rows)
     with torch.no_grad():
         loss = decoder.loss_and_gradient(rows, weight=1 / answers) / answers
@@ -97,7 +104,8 @@ def test_how_rows_are_packed_does_not_change_the_gradient(checkpoint: Path) -> N
     random = torch.Generator().manual_seed(5)
     decoder.adapter.vector.normal_(0, 0.1, generator=random)
     decoder.merge()
-    rows = [Row(torch.randint(0, 400, (n,), generator=random), n // 2) for n in (20, 50, 31, 44)]
+    rows = [Row(torch.randint(0, 400, (n,), generator=random), n // 2) for n in (20, 50, 31, 44, 60)]
+    rows[4].tokens[:24] = rows[1].tokens[:24]
     gradients = []
     with torch.no_grad():
         for tokens in (1, 80, 1000):

@@ -149,6 +149,11 @@ class TuningSettings:
     learning_rate: float = _value(5e-4, "highest step size of AdamW; 10x lower for models above 7 billion weights")
     epochs: float = _value(3.0, "passes over the training examples")
     batch_size: int = _value(8, "examples behind one step of the optimiser")
+    alike_together: int = _value(
+        1,
+        "examples whose prompts begin alike (as about the same passages) that are drawn into a batch together, where "
+        "what they share is computed once; 1 draws all at random",
+    )
     micro_tokens: int = _value(
         1024, "tokens computed at once; decides memory and speed, never the result beyond rounding"
     )

@@ -79,8 +79,11 @@ def attend(query: Tensor, keys: Tensor, values: Tensor) -> Attended:
     return Attended(query, keys, values, _apart(read, len(query)), sums)
 
 
-def attend_backward(state: Attended, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query and of the last n keys and values, (n, ...) each; `gradient` is that of `output`."""
+def attend_backward(state: Attended, gradient: Tensor, *, whole: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query (n, ...), and of keys and values: of all m, or without `whole` of the last n only.
+
+    `gradient` is that of `output`.
+    """
     n, heads, head = state.query.shape
     if n == len(state.keys):
         given, output = (x.transpose(0, 1).unsqueeze(0) for x in (gradient, state.output))
@@ -93,7 +96,8 @@ def attend_backward(state: Attended, gradient: Tensor) -> tuple[Tensor, Tensor, 
     chances = _scores(state.query, state.keys).sub_(state.log_sum).exp_()
     d_scores = given @ state.values.permute(1, 2, 0)
     d_scores.sub_((given * output).sum(dim=2, keepdim=True)).mul_(chances).mul_(head**-0.5)
-    d_keys, d_values = (part[:, :, -n:].transpose(1, 2) @ x for part, x in ((d_scores, query), (chances, given)))
+    first = 0 if whole else len(state.keys) - n
+    d_keys, d_values = (part[:, :, first:].transpose(1, 2) @ x for part, x in ((d_scores, query), (chances, given)))
     return _apart(d_scores @ state.keys.transpose(0, 1), n), d_keys.transpose(0, 1), d_values.transpose(0, 1)
 
 
@@ -107,7 +111,8 @@ def _wide(query: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
 def _scores(query: Tensor, keys: Tensor) -> Tensor:
     """Masked and scaled products, (kv_heads, heads / kv_heads * n, m): short answers to long pasts, without a kernel.
 
-    The kernel would repeat the past for every query head and compute gradients for it that nobody needs.
+    The kernel would repeat the past for every query head; after a fixed past it would also compute gradients that
+    nobody needs.
     """
     n, heads, head = query.shape
     m, kv_heads, _ = keys.shape

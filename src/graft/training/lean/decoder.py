@@ -17,6 +17,7 @@ from graft.training.lean.attention import rotary_tables
 from graft.training.lean.layer import Kept, Layer, Rows, norm_backward, norm_scale
 from graft.training.lean.lora import Adapter
 from graft.training.lean.shape import read_shape, why_not
+from graft.training.lean.sharing import Segment, common_tokens, segments
 
 _LOGIT_ROWS = 128
 """Answer tokens whose logits exist at once: 25 MB of a 49,152-word vocabulary."""
@@ -84,19 +85,19 @@ class Decoder:
 
     def loss(self, packed: Sequence[Row]) -> float:
         """Sum over answer tokens of -log p(token | what precedes it), in nats."""
-        x, rows = self._embed(packed)
+        x, rows, predicting = self._embed(packed)
         for layer in self.layers:
             x, _ = layer.forward(x, rows)
-        return self._predict(x, packed, weight=None)[0]
+        return self._predict(x, packed, predicting, weight=None)[0]
 
     def loss_and_gradient(self, packed: Sequence[Row], *, weight: float) -> float:
         """The same sum; `weight` times its gradient is added to `adapter.gradient`."""
-        x, rows = self._embed(packed)
+        x, rows, predicting = self._embed(packed)
         kept: list[Kept] = []
         for layer in self.layers:
             x, state = layer.forward(x, rows)
             kept.append(state)
-        total, gradient = self._predict(x, packed, weight=weight)
+        total, gradient = self._predict(x, packed, predicting, weight=weight)
         for layer in reversed(self.layers):
             gradient = layer.backward(kept.pop(), gradient, rows, to_input=layer.number > 0)
         return total
@@ -107,7 +108,8 @@ class Decoder:
         All prompts are computed together: many tokens at once make a matrix product faster.
         """
         # A row's last token is never read, so each prompt gets one more that does not matter.
-        x, rows = self._embed([Row(torch.cat([tokens, tokens[-1:]]), answer_start=1) for tokens in prompts])
+        padded = [Row(torch.cat([tokens, tokens[-1:]]), answer_start=1) for tokens in prompts]
+        x, rows, _ = self._embed(padded, share=False)
         shape = self.shape
         made = [torch.empty(shape.layers, 2, len(one), shape.kv_heads, shape.head, dtype=dtype) for one in prompts]
         for layer in self.layers[:-1]:
@@ -119,28 +121,37 @@ class Decoder:
             past[-1, 0], past[-1, 1] = keys[start:end], values[start:end]
         return made
 
-    def _embed(self, packed: Sequence[Row]) -> tuple[Tensor, Rows]:
-        """Inputs of all rows end to end; a row's last token is predicted, never read."""
-        x = self.embedding[torch.cat([row.tokens[:-1] for row in packed])]
-        places, spans, at = [], [], 0
-        for row in packed:
-            before, length = 0 if row.past is None else row.past.shape[2], len(row.tokens) - 1
-            places.append(torch.arange(before, before + length))
+    def _embed(self, packed: Sequence[Row], *, share: bool = True) -> tuple[Tensor, Rows, list[Tensor]]:
+        """Inputs of all segments end to end, where they lie, and which tokens predict each row's answer.
+
+        A row's last token is predicted, never read. Without `share`, or after a past, segment i is row i.
+        """
+        past = tuple(row.past for row in packed if row.past is not None)
+        if share and not past:
+            parts = segments([row.tokens.tolist() for row in packed], [row.answer_start for row in packed])
+        else:
+            parts = [Segment(number, 0, len(row.tokens) - 1, (), ends_row=True) for number, row in enumerate(packed)]
+        x = self.embedding[torch.cat([packed[part.row].tokens[part.start : part.stop] for part in parts])]
+        places, spans, at = [], list[tuple[int, int]](), 0
+        predicting = [torch.empty(0)] * len(packed)
+        for part in parts:
+            row = packed[part.row]
+            offset, length = 0 if row.past is None else row.past.shape[2], part.stop - part.start
+            places.append(torch.arange(offset + part.start, offset + part.stop))
             spans.append((at, at + length))
             at += length
+            if part.ends_row:
+                predicting[part.row] = torch.arange(at - row.answer_tokens, at)
         where = torch.cat(places)
-        past = tuple(row.past for row in packed if row.past is not None)
-        return x, Rows(tuple(spans), self.cosine[where].unsqueeze(1), self.sine[where].unsqueeze(1), past)
+        before = tuple(tuple(spans[number] for number in part.before) for part in parts)
+        rows = Rows(tuple(spans), before, self.cosine[where].unsqueeze(1), self.sine[where].unsqueeze(1), past)
+        return x, rows, predicting
 
-    def _predict(self, x: Tensor, packed: Sequence[Row], *, weight: float | None) -> tuple[float, Tensor]:
+    def _predict(
+        self, x: Tensor, packed: Sequence[Row], predicting: Sequence[Tensor], *, weight: float | None
+    ) -> tuple[float, Tensor]:
         """Summed loss, and with a `weight` its gradient with respect to x, (T, hidden)."""
-        where, targets, at = [], [], 0
-        for row in packed:
-            length = len(row.tokens) - 1
-            where.append(torch.arange(at + row.answer_start - 1, at + length))
-            targets.append(row.tokens[row.answer_start :])
-            at += length
-        chosen, target = torch.cat(where), torch.cat(targets)
+        chosen, target = torch.cat(list(predicting)), torch.cat([row.tokens[row.answer_start :] for row in packed])
         answers = x[chosen]
         scale = norm_scale(answers, self.shape.eps)
         normed, total = answers * scale * self.norm, 0.0
@@ -162,15 +173,18 @@ class Decoder:
 
 
 def packs(rows: Sequence[Row], *, tokens: int) -> Iterator[list[Row]]:
-    """Rows in groups of at most `tokens`, or of one; longest first, so that groups are even."""
+    """Rows in groups of about `tokens`, what neighbours share counted once, or of one; alike rows are neighbours."""
     group: list[Row] = []
-    count = 0
-    for row in sorted(rows, key=lambda row: -len(row.tokens)):
-        if group and count + len(row.tokens) > tokens:
+    count, last = 0, list[int]()
+    for row in sorted(rows, key=lambda row: row.tokens.tolist()):
+        own = row.tokens.tolist()
+        shared = common_tokens([last, own]) if group and row.past is None else 0
+        if group and count + len(own) - shared > tokens:
             yield group
-            group, count = [], 0
+            group, count, shared = [], 0, 0
         group.append(row)
-        count += len(row.tokens)
+        count += len(own) - shared
+        last = own
     if group:
         yield group
 

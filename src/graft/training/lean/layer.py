@@ -1,6 +1,7 @@
 """One decoder layer: x -> y with what its backward needs, and the gradient of y -> the gradient of x.
 
-Rows of several examples lie end to end in x, without padding: T tokens in all. Only the attention tells rows apart.
+Rows of several examples lie end to end in x, without padding, what they share once: T tokens in all. Only the
+attention tells rows apart.
 It does not know tokens or losses.
 """
 
@@ -21,15 +22,17 @@ from graft.training.lean.shape import Shape
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Where the rows lie in a packed batch, and what each was preceded by.
+    """Where the segments of rows lie in a packed batch, and what each was preceded by.
 
     Attributes:
-        spans: Start and end of each row.
+        spans: Start and end of each segment.
+        before: For each segment the spans of those that it follows; they come before it.
         cosine, sine: Of every token's position, (T, 1, head).
-        past: For each row, keys and values of the tokens before it, (layers, 2, P, kv_heads, head); or empty.
+        past: For each segment, keys and values of the tokens before it, (layers, 2, P, kv_heads, head); or empty.
     """
 
     spans: tuple[tuple[int, int], ...]
+    before: tuple[tuple[tuple[int, int], ...], ...]
     cosine: Tensor
     sine: Tensor
     past: tuple[Tensor, ...] = ()
@@ -81,6 +84,8 @@ class Layer:
             k, v = keys[start:end], values[start:end]
             if rows.past:
                 k, v = (torch.cat([rows.past[place][self.number, i].to(new), new]) for i, new in enumerate((k, v)))
+            elif earlier := rows.before[place]:
+                k, v = (torch.cat([*(all_[a:b] for a, b in earlier), all_[start:end]]) for all_ in (keys, values))
             states.append(attend(query[start:end], k, v))
         read = torch.cat([state.output.reshape(len(state.output), -1) for state in states])
         for state, (start, end) in zip(states, rows.spans, strict=True):
@@ -126,11 +131,17 @@ class Layer:
         d_heads = torch.empty(len(d_read), shape.heads + 2 * shape.kv_heads, shape.head)
         turning = shape.heads + shape.kv_heads
         d_turned, d_values = d_heads[:, :turning], d_heads[:, turning:]
-        for (start, end), state in zip(rows.spans, kept.attended, strict=True):
-            dq, dk, dv = attend_backward(state, d_read[start:end].view(state.output.shape))
+        for (start, end), earlier, state in zip(rows.spans, rows.before, kept.attended, strict=True):
+            d_output = d_read[start:end].view(state.output.shape)
+            dq, dk, dv = attend_backward(state, d_output, whole=bool(earlier))
+            at = 0
+            for a, b in earlier:  # which have theirs from before: a segment follows those that it reads
+                d_turned[a:b, shape.heads :] += dk[at : at + b - a]
+                d_values[a:b] += dv[at : at + b - a]
+                at += b - a
             d_turned[start:end, : shape.heads] = dq
-            d_turned[start:end, shape.heads :] = dk
-            d_values[start:end] = dv
+            d_turned[start:end, shape.heads :] = dk[at:]
+            d_values[start:end] = dv[at:]
         d_turned.copy_(rotate(d_turned, rows.cosine, rows.sine, back=True))
         return d_heads.view(len(d_read), -1)
 

@@ -25,6 +25,7 @@ from graft.training.encoding import Encoded
 from graft.training.lean.activated import Rows, activated_config, invocation_tokens, open_rows
 from graft.training.lean.decoder import Decoder, packs
 from graft.training.lean.shape import why_not
+from graft.training.lean.sharing import families
 from graft.training.protocol import Cancelled, Stopped, Tell, TrainProgress, TrainResult, TrainRun
 from graft.training.schedule import plan, step_size
 from graft.training.states import Position, RunFolder
@@ -65,7 +66,7 @@ class _Training:
 
     def __init__(self, run: TrainRun) -> None:
         self.run, self.settings = run, run.settings
-        self.schedule = plan(run.settings, len(run.train))
+        self.schedule = plan(run.settings, len(run.train), families=_families(run))
         self.folder = RunFolder(run, LeanTrainer.name)
         self.decoder = Decoder(
             open_checkpoint(run.checkpoint),
@@ -192,6 +193,13 @@ class _Training:
         moments = load_file(folder / _OPTIMISER)
         self.adapter.load(folder)
         self.optimiser.state[self.adapter.vector] = {name: tensor.clone() for name, tensor in moments.items()}
+
+
+def _families(run: TrainRun) -> list[list[int]]:
+    """Examples whose prompts begin alike, where the settings ask for them to be drawn together."""
+    if run.settings.alike_together < 2 or run.settings.method != "lora":
+        return []
+    return families([one.tokens[: one.answer_start] for one in run.train])
 
 
 @contextmanager
