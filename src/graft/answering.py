@@ -22,6 +22,7 @@ from graft.embedding import Embedder
 from graft.errors import LimitExceeded, UsageError
 from graft.following_up import Standalone, make_standalone
 from graft.models import GenerateOptions, Message, Model, Reply, Usage, drain
+from graft.models.catalogue import Reader
 from graft.prompting import FENCE, closed_book_prompt, grounded_prompt
 from graft.retrieval import Hit, SearchResult, search
 from graft.settings import AnsweringSettings, RetrievalSettings
@@ -90,7 +91,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """What an answer needs: where to look, who asks, which model, how."""
+    """What an answer needs: where to look, who asks, which model, how.
+
+    Attributes:
+        reader: What the model's grounded prompts are answered with, and they alone.
+    """
 
     store: Store
     embedder: Embedder
@@ -99,6 +104,13 @@ class Asking:
     answering: AnsweringSettings
     retrieval: RetrievalSettings
     collections: tuple[str, ...] | None = None
+    reader: Reader | None = None
+
+    @property
+    def passages(self) -> int:
+        """Most passages of a prompt."""
+        most = self.answering.passages
+        return most if self.reader is None else min(most, self.reader.passages)
 
 
 def answer(question: str, asking: Asking, *, history: Sequence[Message] = (), strict: bool = False) -> Answer:
@@ -144,9 +156,12 @@ def answer_stream(
         found.hits,
         count_tokens=asking.model.count_tokens,
         budget=budget,
-        passages=asking.answering.passages,
+        passages=min(asking.answering.passages, asking.reader.passages)
+        if asking.reader
+        else asking.answering.passages,
     )
-    reply = yield from asking.model.stream(prompt.messages, _options(asking.answering))
+    options = replace(_options(asking.answering), adapter=asking.reader.adapter if asking.reader else None)
+    reply = yield from asking.model.stream(prompt.messages, options)
     progress.spend(reply)
     progress.first_token_ms = reply.first_token_ms
     progress.draft = reply.text

@@ -10,7 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as remembered
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -55,12 +55,27 @@ class HubSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """An adapter trained to answer from passages in Graft's own prompt.
+
+    Attributes:
+        adapter: A LoRA (GGUF) beside this module; as `reader_of` gives it, its path.
+        passages: How many it was trained to read at once: a prompt has no more, whatever the settings allow.
+    """
+
+    adapter: str
+    passages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
     """One model of the catalogue.
 
     Attributes:
         context_tokens: The most the model was trained for, prompt and reply together.
         sources: In the order in which they are tried.
+        weights: The name under which its files are kept: its own, or that of the entry whose weights it shares.
+        reader: With what a grounded question is put to the model; everything else is put to the model alone.
     """
 
     name: str
@@ -71,6 +86,11 @@ class CatalogueEntry:
     description: str
     files: tuple[ModelFile, ...]
     sources: tuple[PackageSource | HubSource, ...]
+    weights: str = ""
+    reader: Reader | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", self.weights or self.name)
 
     @property
     def size_bytes(self) -> int | None:
@@ -108,9 +128,13 @@ def entry_from(name: str, given: Mapping[str, Any]) -> CatalogueEntry:
                 sources.append(PackageSource(**value))
             elif key == "hub":
                 sources.append(HubSource(**value))
-        plain = {key: value for key, value in given.items() if key not in ("package", "hub", "files")}
+        plain = {key: value for key, value in given.items() if key not in ("package", "hub", "files", "reader")}
         entry = CatalogueEntry(
-            name=name, files=tuple(ModelFile(**file) for file in given["files"]), sources=tuple(sources), **plain
+            name=name,
+            files=tuple(ModelFile(**file) for file in given["files"]),
+            sources=tuple(sources),
+            reader=Reader(**given["reader"]) if "reader" in given else None,
+            **plain,
         )
     except (TypeError, KeyError) as error:
         raise UsageError(f"catalogue entry {name!r}: {error}", fix="compare it with catalogue.toml") from error
@@ -140,7 +164,12 @@ def _problem(entry: CatalogueEntry) -> str | None:
 @remembered
 def _shipped() -> dict[str, CatalogueEntry]:
     text = package_files("graft.models").joinpath("catalogue.toml").read_text(encoding="utf-8")
-    return {name: entry_from(name, given) for name, given in tomllib.loads(text).items()}
+    tables = tomllib.loads(text)
+    made = {}
+    for name, given in tables.items():
+        shared = tables[given["weights"]] if "weights" in given else {}
+        made[name] = entry_from(name, {k: v for k, v in shared.items() if k != "reader"} | given)
+    return made
 
 
 def catalogue() -> dict[str, CatalogueEntry]:
@@ -170,14 +199,22 @@ def entry_named(name: str, *, also: Iterable[str] = ()) -> CatalogueEntry:
     )
 
 
-def folder_of(name: str, cache: Path) -> Path:
+def folder_of(entry: CatalogueEntry, cache: Path) -> Path:
     """Where a model's files lie, or will lie."""
-    return join_inside(cache, name)
+    return join_inside(cache, entry.weights)
 
 
 def is_pulled(entry: CatalogueEntry, *, cache: Path) -> bool:
     """Whether the files are here, without looking into them."""
-    return (folder_of(entry.name, cache) / RECORD).is_file()
+    return (folder_of(entry, cache) / RECORD).is_file()
+
+
+def reader_of(name: str) -> Reader | None:
+    """With what a catalogue's model answers from passages; None where it has nothing of its own."""
+    entry = _shipped().get(name)
+    if entry is None or entry.reader is None:
+        return None
+    return replace(entry.reader, adapter=str(Path(__file__).with_name(entry.reader.adapter)))
 
 
 def pulled(entry: CatalogueEntry, *, cache: Path) -> PulledModel:
@@ -187,7 +224,7 @@ def pulled(entry: CatalogueEntry, *, cache: Path) -> PulledModel:
         ModelError: Not pulled.
         ChecksumMismatch: A file is gone or has another size.
     """
-    folder = folder_of(entry.name, cache)
+    folder = folder_of(entry, cache)
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         sizes: dict[str, int] = {name: int(size) for name, size in record["sizes"].items()}

@@ -54,6 +54,7 @@ class LlamaModel:
         threads: int = 0,
         parallel: int = 1,
         adapter: Path | None = None,
+        reader: Path | None = None,
     ) -> None:
         """Check the file's head.
 
@@ -63,6 +64,7 @@ class LlamaModel:
                 wait for each other (measured: 8 tokens/s with two, 35 with one).
             parallel: Requests generated at once, each with `context_tokens`; more wait in line.
             adapter: LoRA (GGUF) of a tuned model; a request's own adapter takes its place.
+            reader: LoRA that grounded questions will ask for; loaded with the model, used where asked for.
         Raises:
             ModelError: No file, not a GGUF file, damaged or cut short; or the adapter is.
         """
@@ -75,6 +77,9 @@ class LlamaModel:
         self._architecture = head.architecture
         self._runtime = _shared_runtime(path, self.context_tokens, threads or _spare_cores(), max(1, parallel))
         self._adapter = None if adapter is None else self._checked(str(adapter))
+        for expected in (self._adapter, None if reader is None else self._checked(str(reader))):
+            if expected is not None:
+                self._runtime.expect(expected)
         self._counted = lru_cache(_COUNTS_KEPT)(self._runtime.count)  # not a method of ours: no cycle, freed at once
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
@@ -170,10 +175,16 @@ class _Runtime:
         self._open = (path, context_tokens, threads, parallel)
         self._lock = threading.Lock()
         self._server: _Server | None = None
+        self._expected: dict[str, _Adapter] = {}
+
+    def expect(self, adapter: _Adapter) -> None:
+        """Load this one with the model, so that its first use is not a second loading."""
+        with self._lock:
+            self._expected[adapter.path] = adapter
 
     def loaded(self, adapter: _Adapter | None) -> _Server:
         with self._lock:
-            have = () if self._server is None else self._server.adapters
+            have = tuple(self._expected.values()) if self._server is None else self._server.adapters
             if self._server is None or (adapter is not None and adapter not in have):
                 kept = tuple(a for a in have if adapter is None or a.path != adapter.path)
                 kept = tuple(a for a in kept if Path(a.path).is_file())

@@ -95,13 +95,13 @@ def pull_entry(
     """`pull` for an entry of any catalogue."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f".{entry.name}.lock"):
-            if not force and (folder_of(entry.name, cache) / RECORD).is_file():
+        with FileLock(cache / f".{entry.weights}.lock"):
+            if not force and (folder_of(entry, cache) / RECORD).is_file():
                 return pulled(entry, cache=cache)
-            staging = join_inside(cache, f".{entry.name}.pulling")
+            staging = join_inside(cache, f".{entry.weights}.pulling")
             staging.mkdir(exist_ok=True)
             _fill(staging, entry, progress or (lambda had, total: None), registry, hub)
-            _replace(folder_of(entry.name, cache), staging)
+            _replace(folder_of(entry, cache), staging)
             return pulled(entry, cache=cache)
     except OSError as error:
         raise ModelError(
@@ -128,9 +128,9 @@ def verify(entry: CatalogueEntry, *, cache: Path) -> PulledModel:
     return model
 
 
-def remove_pulled(name: str, *, cache: Path) -> None:
-    """Delete a model's files, also half-pulled ones."""
-    for folder in (folder_of(name, cache), join_inside(cache, f".{name}.pulling")):
+def remove_pulled(entry: CatalogueEntry, *, cache: Path) -> None:
+    """Delete a model's files, also half-pulled ones, and so those of the entries that share them."""
+    for folder in (folder_of(entry, cache), join_inside(cache, f".{entry.weights}.pulling")):
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from graft.errors import ModelError, UsageError
-from graft.models.catalogue import CatalogueEntry, entry_named, pulled
+from graft.models.catalogue import CatalogueEntry, entry_named, pulled, reader_of
 from graft.models.protocol import Model
 from graft.settings import ModelSettings
 
@@ -120,6 +120,7 @@ def open_model(spec: ModelSpec | str, *, settings: ModelSettings, cache: Path) -
     from graft.models.llama import LlamaModel
 
     path = Path(spec.target) if spec.kind == "file" else _pulled_chat(entry_named(spec.target), cache)
+    reader = reader_of(spec.target) if spec.kind == "catalogue" and spec.adapter is None else None
     return LlamaModel(
         path,
         name=spec.name,
@@ -127,6 +128,7 @@ def open_model(spec: ModelSpec | str, *, settings: ModelSettings, cache: Path) -
         threads=settings.threads,
         parallel=settings.parallel,
         adapter=None if spec.adapter is None else Path(spec.adapter),
+        reader=None if reader is None else Path(reader.adapter),
     )
 
 

@@ -98,7 +98,7 @@ class ModelVerbs(Opened):
         if name in added:
             self.store.remove_model(name)
         else:
-            remove_pulled(entry_named(name, also=added).name, cache=model_cache())
+            remove_pulled(entry_named(name, also=added), cache=model_cache())
         self._models.pop(name, None)
 
     def check(self) -> list[str]:

@@ -18,6 +18,7 @@ from graft.settings import Settings, home_folder, load_settings, model_cache
 if TYPE_CHECKING:
     from graft.embedding import Embedder
     from graft.models import Model
+    from graft.models.catalogue import Reader
     from graft.models.specs import ModelSpec
     from graft.readers import SandboxedReader
     from graft.store import Store
@@ -94,6 +95,13 @@ class Opened:
             spec = self._added_models().get(wanted, wanted)
             self._models[wanted] = open_model(spec, settings=self.settings.model, cache=model_cache())
         return self._models[wanted]
+
+    def _reader_of(self, name: str | None) -> Reader | None:
+        """With what a model of the catalogue answers from passages."""
+        from graft.models.catalogue import reader_of
+
+        wanted = name or self.settings.model.default
+        return None if wanted in self._added_models() else reader_of(wanted)
 
     def _ingest(self, progress: Callable[[Progress], None] | None) -> Ingest:
         from graft.sync import Ingest

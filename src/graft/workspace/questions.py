@@ -92,4 +92,5 @@ class QuestionVerbs(Opened):
             answering=self.settings.answering,
             retrieval=self.settings.retrieval,
             collections=None if collection is None else (collection,),
+            reader=self._reader_of(model),
         )
