@@ -117,6 +117,26 @@ def test_how_rows_are_packed_does_not_change_the_gradient(checkpoint: Path) -> N
         assert (other - gradients[0]).norm() <= 1e-5 * gradients[0].norm()
 
 
+def test_products_in_bfloat16_change_loss_and_gradient_by_rounding_only(checkpoint: Path) -> None:
+    random = torch.Generator().manual_seed(7)
+    rows = [Row(torch.randint(0, 400, (n,), generator=random), n // 2) for n in (40, 64)]
+    vector, losses, gradients = None, [], []
+    for products in (torch.float32, torch.bfloat16):
+        decoder = Decoder(open_checkpoint(checkpoint), rank=4, alpha=8.0, seed=0, products=products)
+        vector = (
+            torch.empty_like(decoder.adapter.vector).normal_(0, 0.1, generator=random) if vector is None else vector
+        )
+        decoder.adapter.vector.copy_(vector)
+        decoder.merge()
+        with torch.no_grad():
+            losses.append(decoder.loss_and_gradient(rows, weight=1.0))
+        gradients.append(decoder.adapter.gradient.clone())
+    exact, rounded = gradients
+    assert losses[1] == pytest.approx(losses[0], rel=0.01) and losses[1] != losses[0]
+    assert 0 < (rounded - exact).norm() <= 0.05 * exact.norm()
+    assert rounded.dtype == torch.float32
+
+
 def test_the_first_adapter_changes_nothing(checkpoint: Path) -> None:
     adapter = Adapter(
         Decoder(open_checkpoint(checkpoint), rank=4, alpha=8.0, seed=0).shape, rank=4, alpha=8.0, seed=1

@@ -10,7 +10,7 @@ It does not know training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ Rows = Callable[[Sequence[int]], list[Row]]
 def open_rows(decoder: Decoder, examples: Sequence[Encoded], settings: TuningSettings, folder: Path) -> Rows:
     """Numbers of examples -> their rows."""
     if settings.method == "activated":
-        return PromptCache(decoder, examples, most_mb=settings.prompt_cache_mb, folder=folder)
+        most_mb, tokens = settings.prompt_cache_mb, settings.micro_tokens
+        return PromptCache(decoder, examples, most_mb=most_mb, folder=folder, tokens_at_once=tokens)
     return lambda numbers: [Row(_tensor(examples[number]), examples[number].answer_start) for number in numbers]
 
 
@@ -45,8 +46,10 @@ class PromptCache:
         *,
         most_mb: int,
         folder: Path,
+        tokens_at_once: int = 1024,
         dtype: torch.dtype = torch.float16,
     ) -> None:
+        self.tokens_at_once = tokens_at_once
         self.decoder, self.examples, self.folder, self.dtype = decoder, examples, folder, dtype
         self.invocation = len(invocation_tokens(examples)) if examples else 0
         self.room = most_mb * 1_000_000
@@ -54,14 +57,29 @@ class PromptCache:
     def __call__(self, numbers: Sequence[int]) -> list[Row]:
         pasts = {number: past for number in numbers if (past := self._read(number)) is not None}
         missing = [number for number in numbers if number not in pasts]
-        made = self.decoder.pasts([self._prompt(number) for number in missing], dtype=self.dtype) if missing else []
-        for number, past in zip(missing, made, strict=True):
-            self._write(number, past)
-            pasts[number] = past
+        for some in self._in_parts(missing):
+            made = self.decoder.pasts([self._prompt(number) for number in some], dtype=self.dtype)
+            for number, past in zip(some, made, strict=True):
+                self._write(number, past)
+                pasts[number] = past
         return [
             Row(_tensor(self.examples[number])[pasts[number].shape[2] :], self.invocation, pasts[number])
             for number in numbers
         ]
+
+    def _in_parts(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        """In groups of about as many tokens as are computed at once in training."""
+        part: list[int] = []
+        tokens = 0
+        for number in numbers:
+            own = self.examples[number].answer_start - self.invocation
+            if part and tokens + own > self.tokens_at_once:
+                yield part
+                part, tokens = [], 0
+            part.append(number)
+            tokens += own
+        if part:
+            yield part
 
     def _prompt(self, number: int) -> torch.Tensor:
         """What comes before the adapter wakes."""

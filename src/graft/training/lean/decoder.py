@@ -44,12 +44,22 @@ class Row:
 
 
 class Decoder:
-    """A frozen llama-like decoder in float32 with an adapter on every linear."""
+    """A frozen llama-like decoder with an adapter on every linear."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, rank: int, alpha: float, seed: int, context_tokens: int | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        rank: int,
+        alpha: float,
+        seed: int,
+        context_tokens: int | None = None,
+        products: torch.dtype = torch.float32,
     ) -> None:
         """Load the weights.
+
+        Args:
+            products: What the inputs of wide products are rounded to; all else is float32.
 
         Raises:
             ModelError: An architecture that is not computed here, or a tensor is missing.
@@ -68,7 +78,7 @@ class Decoder:
                 prefix = f"model.layers.{number}."
                 names = [name for name in loaded if name.startswith(prefix)]
                 own = {name.removeprefix(prefix): loaded.pop(name) for name in names}  # copied, then freed
-                self.layers.append(Layer(self.shape, own, self.adapter, number))
+                self.layers.append(Layer(self.shape, own, self.adapter, number, products=products))
         except KeyError as error:
             raise ModelError(
                 f"{checkpoint.folder} lacks the tensor {error}", fix="fetch the checkpoint again"

@@ -54,14 +54,22 @@ class Kept:
 class Layer:
     """Norm, attention, norm, gated feed-forward, each half added to its input."""
 
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], adapter: Adapter, number: int) -> None:
-        """`weights` are the layer's tensors by their names within it."""
+    def __init__(
+        self,
+        shape: Shape,
+        weights: Mapping[str, Tensor],
+        adapter: Adapter,
+        number: int,
+        *,
+        products: torch.dtype = torch.float32,
+    ) -> None:
+        """`weights` are the layer's tensors by their names within it; `products` see `Linear`."""
         self.shape, self.number = shape, number
         self.norm = weights["input_layernorm.weight"].clone()
         self.norm2 = weights["post_attention_layernorm.weight"].clone()
 
         def linear(*modules: str) -> Linear:
-            return Linear(weights, adapter, number, modules)
+            return Linear(weights, adapter, number, modules, products=products)
 
         self.qkv = linear("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
         self.out = linear("self_attn.o_proj")

@@ -89,12 +89,16 @@ class Adapter:
         (folder / CONFIG).write_text(json.dumps(config | (extra or {}), indent=1) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """Take the weights of a folder written by `save`, or by PEFT for the same modules and rank.
+        """Take the weights of a folder written by `save`, or by PEFT for the same modules and rank: all, or none.
 
         Raises:
             KeyError: A matrix is missing.
             RuntimeError: One has another size.
         """
         found = load_file(folder / WEIGHTS)
-        for name, tensor in self.tensors().items():
-            tensor.copy_(found[name])
+        pairs = [(tensor, found[name]) for name, tensor in self.tensors().items()]
+        for tensor, other in pairs:
+            if tensor.shape != other.shape:
+                raise RuntimeError(f"a matrix of {tuple(other.shape)}, not {tuple(tensor.shape)}")
+        for tensor, other in pairs:
+            tensor.copy_(other)

@@ -83,7 +83,11 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
         head=int(config.get("head_dim") or config["hidden_size"] // heads),
         eps=float(config.get("rms_norm_eps", 1e-6)),
         tied=bool(config.get("tie_word_embeddings", False)),
-        rope={"rope_theta": config.get("rope_theta", 10_000.0), "rope_type": "default", **rope},
+        rope={
+            "rope_theta": config.get("rope_theta", 10_000.0),
+            "rope_type": rope.get("type", "default"),  # older checkpoints spell it so
+            **rope,
+        },
     )
 
 

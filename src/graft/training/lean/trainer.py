@@ -21,11 +21,12 @@ from torch import Tensor
 from graft.errors import TrainingError
 from graft.settings import TuningSettings
 from graft.training.checkpoint import open_checkpoint
-from graft.training.encoding import Encoded
+from graft.training.encoding import Encoded, require_fitting
 from graft.training.lean.activated import Rows, activated_config, invocation_tokens, open_rows
 from graft.training.lean.decoder import Decoder, packs
 from graft.training.lean.shape import why_not
 from graft.training.lean.sharing import families
+from graft.training.machine import bfloat16_is_fast
 from graft.training.protocol import Cancelled, Stopped, Tell, TrainProgress, TrainResult, TrainRun
 from graft.training.schedule import plan, step_size
 from graft.training.states import Position, RunFolder
@@ -37,13 +38,13 @@ _WINDOW = 10
 
 
 class LeanTrainer:
-    """Exact LoRA, or activated LoRA, in float32 on this machine's processor."""
+    """Exact LoRA, or activated LoRA, on this machine's processor: in float32, or with products in bfloat16."""
 
     name = "lean"
 
     def refuse(self, run: TrainRun) -> str | None:
-        if run.settings.precision == "bfloat16":
-            return "the lean trainer computes in float32"
+        if run.settings.precision == "bfloat16" and not bfloat16_is_fast():
+            return "this processor emulates bfloat16, far slower than float32"
         if run.settings.quantize:
             return "the lean trainer does not quantise"
         return why_not(open_checkpoint(run.checkpoint).config)
@@ -52,11 +53,12 @@ class LeanTrainer:
         self, run: TrainRun, *, progress: Tell = lambda seen: None, cancelled: Cancelled = lambda: False
     ) -> TrainResult:
         if reason := self.refuse(run):
-            raise TrainingError(
-                f"the lean trainer cannot do this: {reason}", fix='[tuning] backend = "general" in graft.toml'
-            )
+            known = why_not(open_checkpoint(run.checkpoint).config) is None
+            fix = 'precision = "auto", quantize = false' if known else 'backend = "general", method = "lora"'
+            raise TrainingError(f"the lean trainer cannot do this: {reason}", fix=f"{fix} in [tuning] of graft.toml")
         if not run.train:
             raise TrainingError("there is no example to learn from", fix="graft dataset check FILE")
+        require_fitting((*run.train, *run.dev), open_checkpoint(run.checkpoint).context_tokens)
         with _threads(run.settings.threads), torch.no_grad(), _memory_named(run):
             return _Training(run).go(progress, cancelled)
 
@@ -74,6 +76,7 @@ class _Training:
             alpha=run.settings.alpha,
             seed=run.settings.seed,
             context_tokens=max(len(one.tokens) for one in (*run.train, *run.dev)),
+            products=torch.bfloat16 if run.settings.precision == "bfloat16" else torch.float32,
         )
         self.adapter = self.decoder.adapter
         self.adapter.vector.grad = self.adapter.gradient
@@ -120,10 +123,11 @@ class _Training:
         loss /= answers
         length = float(torch.linalg.vector_norm(self.adapter.gradient))
         if not math.isfinite(loss) or not math.isfinite(length):
-            raise TrainingError(
-                f"the loss is no number at step {self.position.step + 1} (loss {loss}, gradient {length}); "
-                f"the state of step {self.folder.last_step()} is kept in {self.folder.states}",
-                fix=f"begin anew with a smaller step: learning_rate = {self.settings.learning_rate / 3:.1g}",
+            raise self.folder.no_number(
+                self.position.step + 1,
+                f"loss {loss}, gradient {length}",
+                good=self.position.step if math.isfinite(loss) else self.position.step - 1,
+                learning_rate=self.settings.learning_rate,
             )
         if 0 < self.settings.max_grad_norm < length:
             self.adapter.gradient.mul_(self.settings.max_grad_norm / (length + 1e-6))
@@ -136,9 +140,17 @@ class _Training:
     def _measure(self, step: int, steps: int) -> float | None:
         """The dev loss where it is due, noted as the best where it is."""
         every = self.settings.evaluate_steps
-        if not self.run.dev or not (step == steps or (every and step % every == 0)):
+        if not (step == steps or (every and step % every == 0)):
             return None
-        loss = _mean_loss(self.decoder, self.dev_rows, len(self.run.dev), self.settings.micro_tokens)
+        # What a step did shows in the loss of the next one only; the last has none, and one example will do.
+        rows, count = (self.dev_rows, len(self.run.dev)) if self.run.dev else (self.train_rows, 1)
+        loss = _mean_loss(self.decoder, rows, count, self.settings.micro_tokens)
+        if not math.isfinite(loss):
+            raise self.folder.no_number(
+                step, f"dev loss {loss}", good=step - 1, learning_rate=self.settings.learning_rate
+            )
+        if not self.run.dev:
+            return None
         best = self.position.best_loss
         if best is None or loss < best:
             self.position = dataclasses.replace(self.position, best_step=step, best_loss=loss, worse=0)
@@ -242,7 +254,7 @@ def answer_loss_of(checkpoint: Path, adapter: Path, examples: Sequence[Encoded],
 
 
 def _mean_loss(decoder: Decoder, rows: Rows, count: int, micro_tokens: int) -> float:
-    """A pack at a time, so that no more pasts than a pack's are in memory."""
+    """Mean over the answer tokens of the first `count` rows; a few rows at a time, for their pasts are large."""
     total, answers = 0.0, 0
     for start in range(0, count, _ROWS_AT_ONCE):
         some = rows(range(start, min(start + _ROWS_AT_ONCE, count)))
