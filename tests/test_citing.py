@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graft.citing import split_claims
+from graft.citing.excerpts import excerpt
 from graft.citing.facts import dates, names, quantities, same_quantity
 from graft.citing.negation import opposed
 from graft.citing.sentences import sentences
@@ -196,3 +197,10 @@ def test_sentences_hold_wrapped_lines_together_and_keep_rows_apart() -> None:
 def test_claims_lose_labels_markers_and_questions() -> None:
     claims = split_claims("The answer is: 30 days [1][2].\n- Gift cards lapse. Is that all?")
     assert [(c.text, c.markers) for c in claims] == [("30 days.", (1, 2)), ("Gift cards lapse.", ())]
+
+
+def test_an_excerpt_is_never_longer_than_asked_for() -> None:
+    address = "https://example.org/" + "price/" * 100
+    for passage in (address, f"See {address} for the price.", "The price is 5 EUR. " * 40):
+        start, end = excerpt("What is the price?", passage, characters=300)
+        assert 0 < end - start <= 300

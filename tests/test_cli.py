@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +108,29 @@ def test_a_chat_turn_that_fails_loses_none_of_the_others(filled: Path) -> None:
     assert ["error" in turn for turn in turns] == [False, True, False] and "20,000" in turns[1]["error"]
 
 
+def test_a_chat_line_that_is_no_text_loses_none_of_the_others(filled: Path) -> None:
+    command = [sys.executable, "-m", "graft", "--home", str(filled), "chat", "--json"]
+    lines = b"caf\xe9?\nWhat may a hotel cost at most?\n"
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, input=lines, capture_output=True, timeout=240, env=strict)
+    turns = json.loads(done.stdout)["turns"]
+    assert "not text in UTF-8" in turns[0]["error"] and "140" in turns[1]["answer"]
+
+
+def test_a_terminal_of_another_encoding_gets_all_that_it_can_show(filled: Path) -> None:
+    command = [sys.executable, "-m", "graft", "--home", str(filled), "ask", "What may a hotel cost at most?"]
+    done = subprocess.run(
+        command, capture_output=True, timeout=240, env={**os.environ, "PYTHONIOENCODING": "ascii:strict"}
+    )
+    assert done.returncode == 0 and b"? supported  travel.md" in done.stdout, done.stderr
+
+
+def test_adding_again_says_what_stays_out_and_how_it_comes_back(filled: Path, tmp_path: Path) -> None:
+    graft_json(filled, "remove", "travel.md")
+    said = graft(filled, "add", str(tmp_path / "documents")).stdout
+    assert "left out a file whose document was removed; `graft add FILE` brings one back" in said
+
+
 def test_json_may_be_asked_for_before_the_verb(filled: Path) -> None:
     done = graft(filled, "--json", "search", "hotel")
     assert done.returncode == 0 and json.loads(done.stdout)["hits"]
@@ -125,7 +150,14 @@ def test_searching_nothing_says_what_to_add(home: Path) -> None:
         (["ask", "x", "--model", "smolm2-135m"], 1, "did you mean 'smollm2-135m'", "graft models list"),
         (["ask", "word " * 20_000], 1, "100,000 characters; the limit is 20,000", "graft add"),
         (["add", "/no/such/place"], 2, "/no/such/place does not exist", "ls"),
+        (["add", ""], 2, "a location is empty", "graft add ."),
+        (["add", "~$lock.docx"], 2, "~$lock.docx does not exist", "ls"),
+        (["add", "x" * 300], 2, "cannot be looked at: File name too long", "name"),
+        (["add", os.fsdecode(b"/tmp/\xff")], 2, r"/tmp/\xff does not exist", "ls"),
         (["add"], 2, "Missing argument", "--help"),
+        (["remove", ""], 1, "no document ''", "graft list"),
+        (["remove", "~$lock.docx"], 1, "no document '~$lock.docx'", "graft list"),
+        (["search", os.fsdecode(b"a caf\xe9")], 2, "not text in UTF-8", "iconv"),
         (["remove", "nothing.md"], 1, "no document 'nothing.md'", "graft list"),
         (["search", "x", "--as", "everyone; drop"], 2, "is not a principal", "user:NAME"),
         (["models", "pull", "gpt-9"], 1, "no model named 'gpt-9'", "graft models list"),
@@ -150,6 +182,16 @@ def test_a_damaged_settings_file_is_named(home: Path) -> None:
     done = graft(home, "search", "x")
     assert done.returncode == 2
     assert "top_k = 'ten' is not a int" in done.stderr and "the default is 10" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["open.lock", "index"])
+def test_a_workspace_that_may_not_be_written_is_named_with_a_remedy(filled: Path, name: str) -> None:
+    taken = filled / name
+    shutil.rmtree(taken) if taken.is_dir() else taken.unlink()
+    taken.mkdir() if name == "open.lock" else taken.write_text("")  # root, who runs some tests, may write anywhere
+    done = graft(filled, "search", "hotel", "--json")
+    said = json.loads(done.stdout)
+    assert done.returncode == 1 and f"{taken}" in said["error"] and "--home" in said["fix"], said
 
 
 def test_settings_shows_what_is_resolved(home: Path) -> None:

@@ -91,6 +91,18 @@ def test_a_packed_page_is_unpacked(web: Web) -> None:
     assert get(f"{web.url}/z") == b"plain" * 100
 
 
+def test_a_page_packed_in_several_parts_comes_whole(web: Web) -> None:
+    parts = gzip.compress(b"one " * 50) + gzip.compress(b"two " * 50)
+    web.paths["/z"] = page(parts, Content_Encoding="gzip")
+    assert get(f"{web.url}/z") == b"one " * 50 + b"two " * 50
+
+
+def test_a_packed_page_that_was_cut_off_is_no_page(web: Web) -> None:
+    web.paths["/z"] = page(gzip.compress(BODY)[:-200], Content_Encoding="gzip")
+    with pytest.raises(FetchError, match="its gzip has no end"):
+        get(f"{web.url}/z")
+
+
 def test_the_host_is_asked_for_by_its_name_at_the_address_that_was_checked(web: Web) -> None:
     web.paths["/"] = page(b"ok")
     assert get(f"http://docs.example:{web.port}/", resolve=lambda host, port: ["127.0.0.1"]) == b"ok"

@@ -133,6 +133,16 @@ def test_running_headers_are_kept_once_and_body_text_never_dropped() -> None:
     assert all(found.page_of(found.text.index(f"page {n} alone")) == n for n in range(1, 7))
 
 
+def test_a_title_that_is_broken_text_does_not_keep_a_pdf_from_being_read() -> None:
+    whole = pdf_of(lines("Thirty days a year."), pageCompression=0).replace(
+        b"/Title (untitled)", b"/Title <FEFFD8000041>"
+    )
+    document = pdf.read(whole, name="a.pdf", limits=LIMITS)
+    assert document.text.strip() == "Thirty days a year." and document.metadata["title"] == "\ufffdA"
+    named = pdf_of(lines("Thirty days a year.")).replace(b"/Title (untitled)", b"/Title <FEFF004C00E9>")
+    assert pdf.read(named, name="a.pdf", limits=LIMITS).metadata["title"] == "Lé"
+
+
 def test_an_encrypted_pdf_says_so() -> None:
     with pytest.raises(ReadError, match="encrypted with a password") as caught:
         pdf.read(pdf_of(lines("secret"), encrypt="pw"), name="a.pdf", limits=LIMITS)

@@ -192,6 +192,20 @@ def test_vectors_of_two_embedders_are_never_mixed(workspace: Workspace, folder: 
         assert found(other, "hotel cost")[0] == "deep/travel.md"
 
 
+def test_a_collection_that_lost_all_its_documents_takes_on_another_embedder(
+    workspace: Workspace, folder: Path
+) -> None:
+    workspace.add([str(folder)])
+    workspace.remove_source(str(folder))
+    workspace.close()
+    with Workspace(workspace.home, settings=resolve({"embedding": {"precision": "fp32"}})) as other:
+        with pytest.raises(EmbedderMismatch):
+            other.add([str(folder)])
+        assert other.reembed("default") == 0
+        assert other.add([str(folder)]).added == 2
+        assert found(other, "hotel cost")[0] == "deep/travel.md"
+
+
 @pytest.mark.slow
 def test_a_killed_add_leaves_whole_documents_only_and_the_next_one_completes(
     tmp_path: Path, models: Path, folder: Path
@@ -235,6 +249,64 @@ def test_a_link_to_itself_and_a_name_that_is_not_text_do_no_harm(workspace: Work
     result = workspace.add([str(folder)])
     assert (result.added, result.failed) == (4, [])
     assert r"\xff.txt" in {d.uri for d in workspace.documents()}
+
+
+def test_names_that_are_written_alike_are_told_apart_or_reported(workspace: Workspace, folder: Path) -> None:
+    Path(os.fsdecode(bytes(folder) + b"/\xff.txt")).write_text("A note in a file of an odd name.")
+    (folder / r"\xff.txt").write_text("A note in a file that is named like it.")
+    result = workspace.add([str(folder)])
+    assert result.added == 3
+    assert [(f.path, "rename" in f.fix) for f in result.failed] == [(rf"{folder}/\xff.txt", True)]
+
+
+def test_what_cannot_be_looked_at_is_kept_and_nothing_else(
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = bytes(folder) + b"/\xff"
+    os.mkdir(closed)  # noqa: PTH102
+    Path(os.fsdecode(closed), "a.md").write_text(LEAVE)
+    (folder / "travel").write_text(TRAVEL)
+    (folder / "travel.md").write_text(TRAVEL)
+    assert workspace.add([str(folder)]).added == 5
+    (folder / "travel.md").unlink()
+    scandir, status = os.scandir, Path.stat
+
+    def refuse(path: str) -> object:
+        if os.fsencode(path) == closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    def refuse_travel(path: Path, **options: bool) -> os.stat_result:
+        if path == folder / "travel":
+            raise PermissionError(13, "Permission denied", str(path))
+        return status(path, **options)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # tests run as root too, whom no folder refuses
+    monkeypatch.setattr(Path, "stat", refuse_travel)
+    result = workspace.sync()
+    assert result.removed == 1
+    assert {f.path for f in result.failed} == {rf"{folder}/\xff", f"{folder}/travel"}
+    assert {d.uri for d in workspace.documents()} == {"leave.md", "deep/travel.md", "travel", r"\xff/a.md"}
+
+
+def test_a_file_that_became_a_link_to_itself_fails_alone(workspace: Workspace, folder: Path) -> None:
+    note = folder.parent / "note.txt"
+    note.write_text("Helmets are worn.")
+    workspace.add([str(note), str(folder)])
+    note.unlink()
+    note.symlink_to(note.name)
+    (folder / "new.txt").write_text("One more file.")
+    result = workspace.sync()
+    assert (result.added, result.removed, [f.path for f in result.failed]) == (1, 0, [str(note)])
+    assert workspace.remove_source(str(note.absolute())).documents == 1
+
+
+def test_what_graft_keeps_is_no_document(workspace: Workspace, folder: Path) -> None:
+    with Workspace(folder / "kept") as inside:
+        assert (inside.add([str(folder)]).added, inside.sync().failed) == (2, [])
+        assert {d.uri for d in inside.documents()} == {"leave.md", "deep/travel.md"}
+    with Workspace(folder) as all_of_it, pytest.raises(UsageError, match="workspace's own folder"):
+        all_of_it.add([str(folder)])
 
 
 def test_a_source_of_another_collection_cannot_be_written_to(workspace: Workspace, folder: Path) -> None:

@@ -24,7 +24,7 @@ from graft.following_up import Standalone, make_standalone
 from graft.models import GenerateOptions, Message, Model, Reply, Usage, drain
 from graft.models.catalogue import Reader
 from graft.prompting import FENCE, closed_book_prompt, grounded_prompt
-from graft.retrieval import Hit, SearchResult, search
+from graft.retrieval import Hit, SearchResult, check_is_text, search
 from graft.settings import AnsweringSettings, RetrievalSettings
 from graft.store import Store
 
@@ -128,7 +128,7 @@ def answer_stream(
         strict: Leave out every claim that is not supported.
     Returns: The checked Answer; its text may differ from the draft that was yielded.
     Raises:
-        UsageError, LimitExceeded: The question is blank or too long.
+        UsageError, LimitExceeded: The question is blank, no text, or too long.
         ContextOverflow: The question does not fit the model's context.
         ModelError: The model cannot answer.
     """
@@ -209,6 +209,7 @@ def relevance_of(question: str, hit: Hit) -> float:
 
 
 def _check_question(question: str) -> None:
+    check_is_text(question)
     if not question.strip():
         raise UsageError("the question is empty", fix='graft ask "your question"')
     if len(question) > MOST_QUESTION_CHARACTERS:

@@ -352,17 +352,23 @@ def _unpacked(response: _Response, max_bytes: int) -> Iterator[bytes]:
     unpacker = None if packing == "identity" else zlib.decompressobj(wbits=31)
     had = 0
     for raw in response.chunks:
-        try:
-            chunk = raw if unpacker is None else unpacker.decompress(raw, max_bytes - had + 1)
-        except zlib.error as error:
-            raise FetchError(f"{_shown(response.url)} is damaged: {error}", fix="try again") from error
-        had += len(chunk)
-        if had > max_bytes:
-            raise FetchError(
-                f"{_shown(response.url)} is over the limit of {max_bytes:,} bytes",
-                fix="raise [reading] max_file_mb in graft.toml",
-            )
-        yield chunk
+        while raw:
+            try:
+                chunk = raw if unpacker is None else unpacker.decompress(raw, max_bytes - had + 1)
+            except zlib.error as error:
+                raise FetchError(f"{_shown(response.url)} is damaged: {error}", fix="try again") from error
+            had += len(chunk)
+            if had > max_bytes:
+                raise FetchError(
+                    f"{_shown(response.url)} is over the limit of {max_bytes:,} bytes",
+                    fix="raise [reading] max_file_mb in graft.toml",
+                )
+            yield chunk
+            raw = b""
+            if unpacker is not None and unpacker.eof and unpacker.unused_data.startswith(b"\x1f\x8b"):
+                raw, unpacker = unpacker.unused_data, zlib.decompressobj(wbits=31)  # gzip may come in members
+    if unpacker is not None and not unpacker.eof:
+        raise FetchError(f"{_shown(response.url)} broke off: its gzip has no end", fix="try again")
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -13,6 +13,9 @@ from graft.models import GenerateOptions, Message, Model, Reply, complete
 from graft.prompting import standalone_prompt
 
 _REWRITE = GenerateOptions(max_tokens=64)
+_STANDS_ALONE = 4
+"""Words of meaning at which a question needs no other before it. On the samples, all evidence in the first five
+hits: 25 of 26 follow-ups whether it is 4 or never; 80 of 100 questions that change the subject, not 61."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ def make_standalone(question: str, history: Sequence[Message], model: Model, *, 
     """A follow-up as a question that stands alone.
 
     The model's rewriting is taken only if it keeps the question's own words and adds none that the
-    conversation lacks; otherwise the earlier question is put before this one, which retrieval can use.
+    conversation lacks; otherwise the earlier question is put before a short one, which retrieval can use, and
+    one with words enough of its own is left as it is: it may well begin another subject.
 
     Args:
         history: Earlier turns, oldest first.
@@ -47,6 +51,8 @@ def make_standalone(question: str, history: Sequence[Message], model: Model, *, 
     now, new = frozenset(content_stems(question)), frozenset(content_stems(rewritten))
     if rewritten.endswith("?") and now <= new <= said and new != now:
         return Standalone(rewritten, reply)
+    if sum(1 if len(word) > 1 else 0.5 for word in now) >= _STANDS_ALONE:  # a Chinese word has two characters
+        return Standalone(question, reply)
     both = f"{asked[-1]} {question}"
     leaves_room = model.count_tokens((Message("user", both),)) <= budget // 2  # for the sources
     return Standalone(both if leaves_room else question, reply)

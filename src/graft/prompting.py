@@ -29,8 +29,10 @@ STANDALONE = (
 MOST_TURNS = 4
 """Turns that a follow-up is understood from; what lies further back misleads small models more than it helps."""
 
-FENCE = re.compile(r"<\s*/?\s*source\b[^>]*>?", re.IGNORECASE)
-"""What opens or closes a source; taken out of the material, so that a document cannot close its own fence."""
+FENCE = re.compile(r"<\s*/?\s*source(?:\s[^<>\n]*)?>", re.IGNORECASE)
+"""What opens or closes a source, as a model copies it into its draft."""
+
+_FENCE_BRACKET = re.compile(r"<(?=\s*/?\s*source\b)", re.IGNORECASE)
 
 CountTokens = Callable[[Sequence[Message]], int]
 
@@ -103,5 +105,13 @@ def _most(limit: int, fits: Callable[[int], bool]) -> int:
 
 
 def _source(number: int, hit: Hit) -> str:
-    title = FENCE.sub("", re.sub(r"\s+", " ", hit.context)).strip()
-    return f"<source> [{number}] {title}\n{FENCE.sub('', hit.text)}\n</source>"
+    title = re.sub(r"\s+", " ", hit.context).strip()
+    return f"<source> [{number}] {_unfenced(title)}\n{_unfenced(hit.text)}\n</source>"
+
+
+def _unfenced(material: str) -> str:
+    """The material with no fence of its own, and otherwise whole.
+
+    The bracket is exchanged, for what is cut out can leave a fence behind: "</sou</source>rce>".
+    """
+    return _FENCE_BRACKET.sub("‹", material)

@@ -112,11 +112,12 @@ def search(
     """Find the passages that bear on a question, among those that the principals may read.
 
     Raises:
-        UsageError: The question is blank, or k is not from 1 to MOST_HITS.
+        UsageError: The question is blank or no text, or k is not from 1 to MOST_HITS.
         EmbedderMismatch: The vectors are another embedder's.
         NotFound: A named collection does not exist.
     """
     wanted = settings.top_k if k is None else k
+    check_is_text(question)
     if not question.strip():
         raise UsageError("the question is empty", fix='graft search "your question"')
     if not 1 <= wanted <= MOST_HITS:
@@ -142,6 +143,19 @@ def search(
             total=round((ended - began) * 1e3, 3),
         ),
     )
+
+
+def check_is_text(question: str) -> None:
+    """Raises:
+    UsageError: The question holds half of a surrogate pair: bytes of another encoding, as Python keeps them.
+    """
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        shown = question[max(0, error.start - 20) : error.end + 20]
+        raise UsageError(
+            f"the question is not text in UTF-8: ...{shown!r}...", fix="type it anew, or convert it with iconv"
+        ) from error
 
 
 def _hits(

@@ -13,7 +13,9 @@ _WORD = re.compile(r"\S+")
 
 
 def excerpt(question: str, passage: str, *, characters: int) -> tuple[int, int]:
-    """The range of at most so many characters, cut between words, that holds most of the question's words.
+    """The range of at most so many characters that holds most of the question's words.
+
+    It is cut between words, and within one that is longer by itself.
 
     Returns: (start, end) in `passage`; of equals the one with those words in its middle, the beginning where
         no word is shared.
@@ -38,5 +40,5 @@ def excerpt(question: str, passage: str, *, characters: int) -> tuple[int, int]:
         start = words[first][0]
         off_centre = abs((held[0][0] - start) - (end - held[-1][1])) if held else start
         if (rank := (2 * found + len(held), -off_centre)) > best_rank:
-            best, best_rank = (start, end), rank
+            best, best_rank = (start, min(end, start + characters)), rank
     return best

@@ -5,6 +5,7 @@ It does not know how anything works below the Workspace.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     0 success, 1 failure, 2 usage, 130 interrupted.
     """
+    _bear_any_text()
     words = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in words
     try:
@@ -83,6 +85,13 @@ def main(arguments: list[str] | None = None) -> None:
             as_json=as_json,
         )
         sys.exit(1)
+
+
+def _bear_any_text() -> None:
+    """Show "?" for what a terminal's encoding lacks, and take bytes that are no text, to refuse them by name."""
+    for stream, errors in ((sys.stdout, "replace"), (sys.stdin, "surrogateescape")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def _interrupted(as_json: bool) -> Any:

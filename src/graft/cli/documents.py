@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from graft.cli.options import collection_option, open_workspace, shared
 from graft.cli.output import add_progress, counted, emit_json, say, show_add, show_table
+from graft.errors import NotFound
 
 if TYPE_CHECKING:
     from graft.sync import AddResult
@@ -104,11 +104,11 @@ def remove(document: str, collection: str | None, home: str | None, as_json: boo
     At once, and from everywhere. A removed document stays out of later syncs; `graft add FILE` brings it back.
     """
     with open_workspace(home) as workspace:
-        if any(source.uri == _address(document) for source in workspace.sources(collection)):
+        try:
             source = workspace.remove_source(document, collection=collection)
             said = f"removed {source.source.uri} with {counted(source.documents, 'document')}"
             found: dict[str, Any] = {"removed": source}
-        else:
+        except NotFound:
             one = workspace.remove(document, collection=collection)
             said = f"removed {one.uri} ({counted(one.chunks, 'chunk')}); `graft add FILE` would bring it back"
             found = {"removed": one}
@@ -116,11 +116,6 @@ def remove(document: str, collection: str | None, home: str | None, as_json: boo
         emit_json(found)
     else:
         say(said)
-
-
-def _address(location: str) -> str:
-    """A location as sources are kept: a URL as it is, a path in full."""
-    return location if "://" in location else str(Path(location).expanduser().resolve())
 
 
 COMMANDS = (add, sync, list_documents, remove)

@@ -152,6 +152,9 @@ def show_add(result: AddResult) -> None:
     if result.failed:
         counts.append(f"{len(result.failed)} failed")
     say(f"{', '.join(counts) or 'nothing to add'}; {counted(result.chunks, 'chunk')} in {result.seconds:.1f} s")
+    if result.kept_out:
+        files = "a file" if result.kept_out == 1 else f"{result.kept_out} files"
+        say(f"left out {files} whose document was removed; `graft add FILE` brings one back", "dim")
     for failure in result.failed[:_SHOWN_FAILURES]:
         say(f"✗ {failure.path}", "red")
         say(f"    {failure.error}")

@@ -108,9 +108,16 @@ def _can_recognise(limits: ReadingSettings) -> bool:
 
 
 def _metadata(document: pdfium.PdfDocument) -> dict[str, str | None]:
-    stated = document.get_metadata_dict(skip_empty=True)
     keys = {"Title": "title", "Author": "author", "Subject": "subject", "ModDate": "modified"}
-    return {ours: stated.get(theirs) for theirs, ours in keys.items()}
+    return {ours: _stated(document, theirs) for theirs, ours in keys.items()}
+
+
+def _stated(document: pdfium.PdfDocument, key: str) -> str:
+    """Not PdfDocument.get_metadata_value, which raises for a title that is not whole UTF-16."""
+    size = pdfium_c.FPDF_GetMetaText(document, key.encode(), None, 0)
+    value = ctypes.create_string_buffer(max(size, 2))
+    pdfium_c.FPDF_GetMetaText(document, key.encode(), value, size)
+    return value.raw[: size - 2].decode("utf-16-le", "replace") if size > 2 else ""
 
 
 def _has_picture(page: pdfium.PdfPage) -> bool:

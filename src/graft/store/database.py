@@ -31,6 +31,7 @@ BUSY_SECONDS = 60
 """How long a writer waits for another; a batch of hundreds of documents takes a second or two."""
 
 _CACHE_KIB = 32_768  # SQLite's page cache for one connection; the default of 2 MiB doubles the time of a batch
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 _UPGRADE_LOCK = 0x67726166  # any number that no other program on the server uses for pg_advisory_lock
 
 
@@ -105,7 +106,8 @@ class Database:
         """Turn the drivers' errors into StoreErrors that say what to do.
 
         Raises:
-            StoreError: Instead of any error of SQLAlchemy, sqlite3 or of a full disk.
+            StoreError: Instead of any error of SQLAlchemy or sqlite3, of a full disk, or of files that are
+                somebody else's.
         """
         try:
             yield
@@ -114,9 +116,14 @@ class Database:
         except (sqlite3.Error, PoolTimeout) as error:
             raise self._explain(str(error), needs_bytes) from error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise self._explain("database or disk is full", needs_bytes) from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._explain("database or disk is full", needs_bytes) from error
+            if error.errno in _NOT_OURS:
+                raise StoreError(
+                    f"{error.filename or self.name} cannot be written: {error.strerror}",
+                    fix="let this user write there, or name another workspace by --home or GRAFT_HOME",
+                ) from error
+            raise
 
     def close(self) -> None:
         """Give back all connections."""

@@ -113,6 +113,7 @@ def switch_embedder(connection: Connection, number: int, collection: Row[Any], e
         )
     chosen = connection.execute(select(t.embedders.c.id).where(t.embedders.c.identity == embedder)).scalar()
     if chosen is None:  # there are no chunks: the first batch brings its embedder
+        connection.execute(update(t.collections).where(t.collections.c.id == collection.id).values(embedder_id=None))
         return
     mine = t.documents.c.collection == collection.name
     chunk_ids = select(t.chunks.c.id).join(t.documents, t.documents.c.key == t.chunks.c.document_key).where(mine)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from graft.errors import UsageError
 from graft.store import Batch, DocumentRecord, SourceRecord
@@ -25,6 +25,18 @@ class _File:
     path: Path
     size: int
     mtime_ns: int
+
+
+@dataclass(slots=True)
+class _Unread:
+    """What could not be looked at, and may still be there: URIs of files, paths of folders."""
+
+    files: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+
+    def __contains__(self, uri: str) -> bool:
+        above = (parent.as_posix() for parent in PurePosixPath(uri).parents)
+        return uri in self.files or not self.folders.isdisjoint(above)
 
 
 def look(source: SourceRecord, run: Run, *, named: bool = False) -> list[Job]:
@@ -45,10 +57,10 @@ def look(source: SourceRecord, run: Run, *, named: bool = False) -> list[Job]:
             return []
         old = known.get(source.uri)
         return [Job(source=source, uri=source.uri, path=None, old=old, is_current=_is_current(old, source, run))]
-    unreadable: list[str] = []
-    files = _files(source, len(known), unreadable, result)
+    unread = _Unread()
+    files = _files(source, len(known), unread, run)
     seen = {file.uri for file in files}
-    gone = [d.id for uri, d in known.items() if uri not in seen and not uri.startswith(tuple(unreadable))]
+    gone = [d.id for uri, d in known.items() if uri not in seen and uri not in unread]
     if gone:
         batch = Batch(collection=source.collection, vanished=gone)
         result.removed += len(store.write(batch, principals=run.principals).removed)
@@ -90,54 +102,87 @@ def _job(file: _File, old: DocumentRecord | None, source: SourceRecord, run: Run
     )
 
 
-def _files(source: SourceRecord, documents: int, unreadable: list[str], result: AddResult) -> list[_File]:
+def _files(source: SourceRecord, documents: int, unread: _Unread, run: Run) -> list[_File]:
     root = Path(source.uri)
     if source.kind == "folder":
-        if not root.is_dir():
+        if not _is_folder(root):
             raise UsageError(
                 f"the folder {root} is not there; its {documents} documents are kept",
                 fix=f"mount or restore it, or `graft remove` the documents of {root.name}",
             )
-        return list(_walk(root, unreadable, result))
-    if not root.parent.is_dir():
+        if root == run.ingest.home:
+            raise UsageError(
+                f"{root} is the workspace's own folder; what Graft keeps there is no document",
+                fix="put the documents into a folder of their own, or name another workspace by --home",
+            )
+        return list(_walk(root, unread, run))
+    if not _is_folder(root.parent):
         raise UsageError(f"the folder {root.parent} is not there; {root.name} is kept", fix="mount or restore it")
-    return [file for file in [_look(root, printable(root.name))] if file is not None]
+    file = _try_to_look(root, printable(root.name), unread, run.result)
+    return [] if file is None else [file]
 
 
-def _walk(root: Path, unreadable: list[str], result: AddResult) -> Iterator[_File]:
+def _walk(root: Path, unread: _Unread, run: Run) -> Iterator[_File]:
     """The regular files under a folder in order of name; links to folders are not followed, so none can loop.
 
-    A link to a file counts only if it stays inside; hidden names are left out.
+    A link to a file counts only if it stays inside; hidden names and the workspace's own folder are left out.
     """
+    result, home = run.result, run.ingest.home
 
     def on_error(error: OSError) -> None:
         folder = Path(error.filename)
-        unreadable.append(f"{folder.relative_to(root).as_posix()}/" if folder != root else "")
-        result.failed.append(Failure(str(folder), f"the folder cannot be listed: {error.strerror}", GRANT_ACCESS))
+        unread.folders.add(printable(folder.relative_to(root).as_posix()))
+        what = f"the folder cannot be listed: {error.strerror}"
+        result.failed.append(Failure(printable(str(folder)), what, GRANT_ACCESS))
 
+    yielded: set[str] = set()
     for folder, subfolders, names in os.walk(root, onerror=on_error):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and Path(folder, name) != home)
         for name in sorted(names):
             path = Path(folder, name)
-            if name.startswith(".") or not _stays_inside(path, root):
+            if name.startswith("."):
                 continue
             uri = printable(path.relative_to(root).as_posix())
-            try:
-                file = _look(path, uri)
-            except OSError as error:
-                unreadable.append(uri)
-                what = f"the file cannot be looked at: {error.strerror}"
-                result.failed.append(Failure(printable(str(path)), what, GRANT_ACCESS))
+            if uri in yielded:
+                what = f"its name is not text, and written as {uri} it is another file's"
+                result.failed.append(Failure(printable(str(path)), what, "rename one of the two"))
                 continue
+            yielded.add(uri)
+            file = _try_to_look(path, uri, unread, result, inside=root)
             if file is not None:
                 yield file
 
 
-def _stays_inside(path: Path, root: Path) -> bool:
+def _is_folder(path: Path) -> bool:
+    """Not Path.is_dir, which raises where the folder above may not be entered."""
     try:
-        return not path.is_symlink() or root in path.resolve().parents
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _stays_inside(path: Path, root: Path) -> bool:
+    if not stat.S_ISLNK(path.lstat().st_mode):
+        return True
+    try:
+        return root in path.resolve().parents
     except (OSError, RuntimeError):  # a link to itself
         return False
+
+
+def _try_to_look(
+    path: Path, uri: str, unread: _Unread, result: AddResult, *, inside: Path | None = None
+) -> _File | None:
+    """As `_look`, if no link leads out of `inside`; trouble is noted as a failure of this one file."""
+    try:
+        return _look(path, uri) if inside is None or _stays_inside(path, inside) else None
+    except FileNotFoundError:
+        return None  # gone since it was listed
+    except OSError as error:
+        unread.files.add(uri)
+        what = f"the file cannot be looked at: {error.strerror}"
+        result.failed.append(Failure(printable(str(path)), what, GRANT_ACCESS))
+        return None
 
 
 def _look(path: Path, uri: str) -> _File | None:
@@ -145,7 +190,7 @@ def _look(path: Path, uri: str) -> _File | None:
     try:
         status = path.stat()
     except FileNotFoundError:
-        return None  # gone since it was listed, or a link to nothing
+        return None  # gone, or a link to nothing
     if not stat.S_ISREG(status.st_mode):
         return None
     return _File(uri, path, status.st_size, status.st_mtime_ns)

@@ -5,11 +5,14 @@ It does not know what lies in a source.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 from graft.access import Principals
 from graft.errors import NotFound, UsageError
 from graft.store import SourceKind, SourceRecord, Store
+from graft.sync.taking import printable
 from graft.sync.values import RemovedSource
 
 
@@ -21,15 +24,33 @@ def source_at(location: str) -> tuple[SourceKind, str]:
     """
     if is_url(location):
         return "url", location
-    path = Path(location).expanduser()
-    if not path.exists():
-        raise UsageError(f"{location} does not exist", fix="check the spelling; `ls` shows what is there")
-    absolute = path.resolve()
-    if absolute.is_dir():
-        return "folder", str(absolute)
-    if not absolute.is_file():
+    if not location.strip():
+        raise UsageError("a location is empty", fix="name a file, a folder or a URL; `graft add .` is this folder")
+    try:
+        address = address_of(location)
+        mode = Path(address).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"{printable(location)} does not exist"
+        raise UsageError(what, fix="check the spelling; `ls` shows what is there") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        what = f"{printable(location)[:200]} cannot be looked at: {reason}"
+        raise UsageError(what, fix="check its name and its permissions") from error
+    if printable(address) != address:
+        raise UsageError(f"{printable(address)}: the name is not text", fix="rename it, or add the folder above it")
+    if stat.S_ISDIR(mode):
+        return "folder", address
+    if not stat.S_ISREG(mode):
         raise UsageError(f"{location} is neither a file nor a folder", fix="name a regular file or a folder")
-    return "file", str(absolute)
+    return "file", address
+
+
+def address_of(location: str) -> str:
+    """A URL as it is; a path in full, its links followed, whether or not anything is there."""
+    if is_url(location) or not location:
+        return location
+    # Not Path.expanduser and Path.resolve: they raise for "~$draft.docx" and for a link to itself.
+    return os.path.realpath(os.path.expanduser(location))  # noqa: PTH111
 
 
 def is_url(location: str) -> bool:
@@ -58,8 +79,7 @@ def remove_source(location: str, *, store: Store, collection: str | None, princi
         UsageError: Several collections have it.
     """
     sources = list_sources(collection, store=store, principals=principals)
-    address = location if is_url(location) else str(Path(location).expanduser().resolve())
-    found = [source for source in sources if source.uri in (location, address)]
+    found = [source for source in sources if source.uri in (location, address_of(location))]
     if not found:
         have = ", ".join(source.uri for source in sources[:5]) + (", ..." if len(sources) > 5 else "")
         raise NotFound(f"{location} is no source; have {have or 'none'}", fix="graft list")

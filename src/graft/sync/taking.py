@@ -83,11 +83,12 @@ def _take_file(job: Job, path: Path, reader: SandboxedReader, limits: ReadingSet
 
 
 def _bytes(path: Path, limits: ReadingSettings) -> bytes:
-    if not path.exists():
-        raise ReadError("the file vanished while the folder was read", fix="run the same command again")
-    check_size(path, limits)
     try:
+        path.stat()
+        check_size(path, limits)
         return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ReadError("the file vanished while the folder was read", fix="run the same command again") from error
     except OSError as error:
         raise ReadError(f"the file cannot be opened: {error.strerror}", fix=GRANT_ACCESS) from error
 

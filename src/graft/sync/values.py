@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from graft.access import Principals
 from graft.embedding import Embedder
@@ -63,12 +64,14 @@ class Ingest:
 
     Attributes:
         reader: The first of `settings.reading.workers`; others are started for as long as they are needed.
+        home: The workspace's own folder, in full; what Graft keeps there is no document.
     """
 
     store: Store
     reader: SandboxedReader
     embedder: Embedder
     settings: Settings
+    home: Path | None = None
     progress: Callable[[Progress], None] = lambda _: None
 
 
