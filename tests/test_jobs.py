@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graft.errors import AccessDenied, GraftError, NotFound, StoreError, UsageError
+from graft.errors import AccessDenied, GraftError, NotFound, ReadError, StoreError, UsageError
 from graft.jobs import Job, JobRun, Jobs, JobStatus
+from graft.jobs.ownership import Claim
 from graft.jobs.records import FILE_NAME
 from graft.jobs.running import Progress
 from tests.job_kinds import KINDS, assert_each_step_ended_once, counting_job, lines
@@ -295,3 +297,62 @@ def test_dbos_is_imported_only_where_a_job_runs(home: Path) -> None:
     )
     said = subprocess.run([sys.executable, "-c", code, str(home)], check=True, capture_output=True, text=True)
     assert (said.stdout, said.stderr) == ("False done True\n", "")
+
+
+def test_text_that_no_database_takes_is_kept_as_escapes(home: Path) -> None:
+    """A file's name may be of any bytes; it must not be what ends a job, or a worker."""
+    name = "caf\udce9\0.txt"
+
+    def reads(run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        run.report(1, 2, "files", name)
+        run.fail_item(name, f"cannot read {name}", "rename it")
+        raise ReadError(f"no text in {name}", fix=f"mv {name} file.txt")
+
+    jobs = Jobs(home, "", {"reads": reads})
+    ended = jobs.start("reads", {"name": name}, title=f"read {name}")
+    kept = "caf\\udce9\\x00.txt"
+    assert (ended.status, ended.error, ended.title) == ("failed", f"no text in {kept}", f"read {kept}")
+    assert ended.failures[0].item == ended.note == kept and ended.payload == {"name": name}
+    assert "ReadError" in (home / "jobs" / ended.id / "traceback.txt").read_text()
+
+
+def test_a_failure_is_told_although_its_traceback_cannot_be_kept(home: Path) -> None:
+    def fails(run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        (run.folder / "traceback.txt").mkdir()  # as where the disk is full
+        raise ReadError("the disk is full", fix="make room")
+
+    ended = Jobs(home, "", {"fails": fails}).start("fails", {}, title="fail")
+    assert (ended.status, ended.error, ended.fix) == ("failed", "the disk is full", "make room")
+
+
+@pytest.mark.parametrize(("ends", "verb"), [("done", "cancel"), ("paused", "cancel"), ("paused", "resume")])
+def test_a_word_to_a_job_that_ends_at_that_moment_is_not_lost(jobs: Jobs, log: Path, ends: str, verb: str) -> None:
+    job = counting_job(jobs, log)
+    ownership = jobs._ownership
+
+    class EndsMeanwhile:
+        """The job's process writes how it ended after the first look at the claim, and lets go."""
+
+        looks = 0
+
+        @contextmanager
+        def claim(self, job_id: str, *, seconds: float) -> Iterator[Claim | None]:
+            self.looks += 1
+            if self.looks == 1:
+                jobs._records.change(job_id, status=ends, wanted="", result={} if ends == "done" else None)
+                yield None
+                return
+            with ownership.claim(job_id, seconds=seconds) as claim:
+                yield claim
+
+        def claimed(self, job_ids: Iterable[str]) -> frozenset[str]:
+            return ownership.claimed(job_ids)
+
+    jobs.__dict__["_ownership"] = EndsMeanwhile()
+    if ends == "done":
+        with pytest.raises(UsageError, match="is done"):
+            jobs.cancel(job.id)
+        assert (jobs.get(job.id).status, jobs.get(job.id).wanted) == ("done", "")
+    else:
+        asked = jobs.cancel(job.id) if verb == "cancel" else jobs.resume(job.id)
+        assert asked.status == {"cancel": "cancelled", "resume": "queued"}[verb]

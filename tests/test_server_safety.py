@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graft.errors import GraftError, UsageError
-from graft.server import create_app, in_background, listen
+from graft.server import connections, create_app, in_background, listen
+from graft.server.answers import chat_model
 from graft.server.authorising import authorised
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
@@ -328,3 +332,61 @@ def test_raw_bytes_that_are_not_http_do_not_stop_the_server(url: str, http: http
             assert connection.recv(100).startswith(b"HTTP/1.1 4")
     assert http.get(f"{url}/models").status_code == 200
     assert json.loads(http.get(url.replace("/v1", "/ready")).content)["ready"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST /v1/search HTTP/1.1\r\nHost: x",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea",
+    ],
+    ids=["silent", "half a head", "half a body", "half of the next head"],
+)
+def test_a_request_that_does_not_come_whole_in_time_loses_its_connection(
+    url: str, http: httpx.Client, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "BODY_SECONDS", 0.5)
+    where = urlsplit(url)
+    sent = sent.replace(b"localhost", where.netloc.encode())
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall(sent)
+        began = time.monotonic()
+        while connection.recv(10_000):  # until it is closed, or ten seconds without a byte
+            pass
+        assert 0.3 < time.monotonic() - began < 4  # below uvicorn's own five seconds after an answer
+    assert http.get(f"{url}/models").status_code == 200
+
+
+def test_an_answer_may_take_longer_than_its_request(
+    served: tuple[str, FastAPI], http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, app = served
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "BODY_SECONDS", 0.2)
+    begun, serving = threading.Event(), app.state.serving
+
+    def slow(_: object) -> None:
+        begun.set()
+        time.sleep(1.0)
+
+    for _ in range(ServingSettings().lookups):
+        serving.lookups._threads.submit(slow, None)
+    assert begun.wait(10)
+    with httpx.Client(headers=http.headers, timeout=30) as fresh:
+        began = time.monotonic()
+        assert fresh.post(f"{url}/search", json={"query": "ledger"}).status_code == 200
+        assert time.monotonic() - began > 0.5
+
+
+def test_two_first_requests_for_a_model_load_it_once(home: Path) -> None:
+    with Workspace(home) as workspace, ThreadPoolExecutor(4) as threads:
+        together = threading.Barrier(4)
+
+        def opened(_: int) -> int:
+            together.wait()
+            return id(chat_model(workspace, "smollm2-135m"))
+
+        assert len(set(threads.map(opened, range(4)))) == 1

@@ -8,6 +8,7 @@ import click
 
 from graft.cli.dataset_output import (
     count_progress,
+    note_unread,
     show_check,
     show_dedupe,
     show_estimate,
@@ -15,7 +16,7 @@ from graft.cli.dataset_output import (
     show_split,
 )
 from graft.cli.options import collection_option, open_workspace, shared
-from graft.cli.output import emit_json, note
+from graft.cli.output import emit_json, note, say
 from graft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ def dedupe(
     target = output or f"{file}.deduped.jsonl"
     with open_workspace(home) as workspace:
         result = workspace.dedupe_dataset(file, target, mapping=_mapping(mapped), near=not exact, threshold=threshold)
+    note_unread(result.unread, file)
     if as_json:
-        emit_json({"output": target, "kept": len(result.kept), "dropped": result.dropped})
+        told = {"output": target, "kept": len(result.kept), "dropped": result.dropped, "unread": result.unread}
+        emit_json(told)
     else:
         show_dedupe(result, target)
 
@@ -119,6 +122,7 @@ def split(
         result = workspace.split_dataset(
             file, fractions=_parts(parts), seed=seed, mapping=_mapping(mapped), output=output, renew=renew
         )
+    note_unread(result.unread, file)
     if as_json:
         counts = {part: len(ids) for part, ids in result.split.ids.items()}
         emit_json(
@@ -128,6 +132,7 @@ def split(
                 "examples": counts,
                 "reused": result.reused,
                 "seed": seed,
+                "unread": result.unread,
             }
         )
     else:
@@ -143,6 +148,7 @@ def split(
 @click.option("--price", metavar="IN,OUT", help="US dollars per million tokens of prompt and of reply.")
 @click.option("--seed", default=0, show_default=True, help="Which passages come first.")
 @click.option("--estimate", "only_estimate", is_flag=True, help="Say what it would take, and stop.")
+@click.option("--queue", is_flag=True, help="Leave it to `graft worker`.")
 @shared
 def generate(
     file: str,
@@ -153,6 +159,7 @@ def generate(
     price: str | None,
     seed: int,
     only_estimate: bool,
+    queue: bool,
     home: str | None,
     as_json: bool,
 ) -> None:
@@ -166,6 +173,12 @@ def generate(
             return
         show_estimate(expected)
         if only_estimate:
+            return
+        if queue:
+            job = workspace.queue_generate(
+                file, wanted, model=model, collection=collection, seed=seed, budget_usd=budget
+            )
+            emit_json({"job": job.id}) if as_json else say(f"queued {job.id}; a worker does it: graft worker")
             return
         made = workspace.generate_dataset(
             file,

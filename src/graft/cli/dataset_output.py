@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from graft.cli.output import console, note, say, show_table
+from graft.cli.output import console, counted, note, say, show_table
 
 if TYPE_CHECKING:
     from graft.dataset.checking import CheckReport
@@ -91,6 +91,14 @@ def show_dedupe(result: Deduped, target: str) -> None:
     for dropped in result.dropped[:_SHOWN]:
         say(f"    {dropped.origin} says what {dropped.kept_origin} says ({dropped.similarity:.0%} alike)", "dim")
     say(f"wrote {target}")
+
+
+def note_unread(unread: int, file: str) -> None:
+    """Lines that are in no file that was written, on stderr."""
+    if unread:
+        note(
+            f"left out {counted(unread, 'line')} that are no examples; graft dataset check {file} says why", "yellow"
+        )
 
 
 def show_split(result: SplitFiles) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -211,7 +212,8 @@ def _moment(iso: str) -> str:
 @click.option("--once", is_flag=True, help="End when no job waits.")
 @shared
 def worker(once: bool, home: str | None, as_json: bool) -> None:
-    """Run queued jobs, and those whose process died, one after another, until Ctrl-C."""
+    """Run queued jobs, and those whose process died, one after another, until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # by either, the job at hand is queued again
     with open_workspace(home) as workspace, job_progress(quiet=as_json) as tell:
         ended = workspace.jobs.work(progress=tell, wait_seconds=None if once else 1.0)
     if as_json:

@@ -52,7 +52,7 @@ _LEAST_QUESTION_WORDS = 4
 _LEAST_AGREEMENT = 0.5
 _LEAST_COPIED = 0.8
 """Share of a sentence's character 5-grams."""
-_FENCE = re.compile(r"<\s*/?\s*passage\b[^>]*>?", re.IGNORECASE)
+_FENCE_BRACKET = re.compile(r"<(?=\s*/?\s*passage\b)", re.IGNORECASE)
 _NAMES_PASSAGE = re.compile(
     r"\b(?:passage|excerpt|paragraph|snippet|(?:the|this|above|given|provided|following) (?:\w+ )?"
     r"(?:text|context|document|quote|sentence|author)|mentioned above|"
@@ -170,8 +170,8 @@ def agrees(answer: str, reply: str) -> bool:
 
 
 def _fenced(passage: str) -> str:
-    """The passage without what would close its fence."""
-    return _FENCE.sub("", passage)
+    """The passage with no fence of its own, and otherwise whole."""
+    return _FENCE_BRACKET.sub("‹", passage)
 
 
 def _parsed(reply: Reply, passage: str) -> Asked | str:

@@ -31,6 +31,9 @@ from graft.settings import DatasetSettings
 _COUNTED_EXACTLY = 500
 """Examples whose tokens a real tokenizer counts for the percentiles; those near the limit are counted all."""
 
+_MOST_SPANS = 100
+"""Kept of one example: a long one may hold a hundred thousand addresses."""
+
 CountTokens = Callable[[Sequence[Message]], int]
 Progress = Callable[[int, int], object]
 
@@ -245,6 +248,6 @@ class _Pass:
                         else "replace it by an invented one, or see that you may use it",
                         line=line,
                         id=example.id,
-                        spans=found,
+                        spans=found[:_MOST_SPANS],
                     )
                 )

@@ -39,10 +39,15 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Deduped:
-    """What is kept, in the file's order, and what was left out."""
+    """What is kept, in the file's order, and what was left out.
+
+    Attributes:
+        unread: Lines of a file that are no examples, and so are not kept either.
+    """
 
     kept: tuple[Example, ...]
     dropped: tuple[Dropped, ...]
+    unread: int = 0
 
 
 def dedupe(examples: Sequence[Example], *, near: bool = True, threshold: float | None = None) -> Deduped:

@@ -50,7 +50,7 @@ class Finding:
         fix: What to do about it.
         line: In the file, from 1; None where it concerns the whole file.
         id: Of the example; None where there is none.
-        spans: Where in the example.
+        spans: Where in the example; the first hundred.
     """
 
     code: str

@@ -207,7 +207,8 @@ def _opening(line: Mapping[str, Any], key: str) -> tuple[Message, ...]:
 def _history(line: Mapping[str, Any]) -> tuple[Message, ...]:
     """Alpaca's earlier turns: pairs of an instruction and its output."""
     turns: list[Message] = []
-    for pair in line.get("history") or ():
+    history = line.get("history") or []
+    for pair in history if isinstance(history, list) else [history]:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise BadLine("format", "history is not a list of [instruction, output] pairs", "correct it")
         turns += [Message("user", _text(pair[0])), Message("assistant", _text(pair[1]))]
@@ -224,7 +225,7 @@ def _turn(turn: Any, number: int, role_key: str, text_key: str) -> Message:
     if not isinstance(turn, dict):
         raise BadLine("format", f"turn {number} is not an object", f'{{"{role_key}": "user", "{text_key}": "..."}}')
     role = turn.get(role_key)
-    if role in _TOOL_ROLES or any(turn.get(key) for key in _TOOL_KEYS):
+    if (isinstance(role, str) and role in _TOOL_ROLES) or any(turn.get(key) for key in _TOOL_KEYS):
         raise BadLine("tool-calls", f"turn {number} is a tool's: tools are not supported in training", _TOOL_FIX)
     if not isinstance(role, str) or role.lower() not in _ROLES:
         raise BadLine(
@@ -236,9 +237,9 @@ def _turn(turn: Any, number: int, role_key: str, text_key: str) -> Message:
 def _text(value: Any, where: str = "a turn") -> str:
     """Text, a list of text parts, or a plain value as JSON writes it."""
     if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-        kinds = {part.get("type") for part in value}
-        if kinds != {"text"}:
-            raise BadLine("not-text", f"{where} has parts of {sorted(map(str, kinds))}", "only text can be learnt")
+        kinds = sorted({str(part.get("type")) for part in value})
+        if kinds != ["text"]:
+            raise BadLine("not-text", f"{where} has parts of {kinds}"[:200], "only text can be learnt")
         value = "\n".join(str(part.get("text", "")) for part in value)
     if isinstance(value, bool) or (value is not None and not isinstance(value, (str, int, float, dict, list))):
         value = json.dumps(value)

@@ -29,9 +29,11 @@ def opened(path: Path) -> IO[bytes]:
     """The file to be read from its start, unpacked.
 
     Raises:
-        ReadError: It is not there, or may not be read.
+        ReadError: It is not there, may not be read, or is a pipe.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe can be read once, or waits for ever
+            raise ReadError(f"{path} is no file that can be read twice", fix="write it to a file, and give that")
         if path.name.lower().endswith(".gz"):
             return io.BufferedReader(gzip.open(path), _BLOCK)
         return path.open("rb")

@@ -30,7 +30,7 @@ _ROWS = 4
 _MOST_ROUNDS = 32
 _MOST_CHARACTERS = 50_000
 _AT_ONCE = 1 << 18
-_SPACING = re.compile(r"(?:[\s,;:\"'“”‘’…¿¡]|[.!?]+(?=[\s\"'”’)]|$))+")
+_SPACING = re.compile(r"(?:[\s,;:\"'“”‘’…¿¡]|(?<![.!?])[.!?]+(?=[\s\"'”’)]|$))+")
 """What prose may differ in; not the signs that code and sums differ in: "x > 2" is not "x < 2"."""
 
 Signatures = NDArray[np.uint32]

@@ -34,6 +34,7 @@ class Reading:
         findings: Of lines that are no examples, and of guesses made; the first of each code.
         counts: Findings by code, all of them.
         shapes: Examples by the shape they had.
+        unread: Lines that are no examples, or a file that breaks off: errors among the findings.
         sha256: Hex digest of the file's bytes.
     """
 
@@ -41,6 +42,7 @@ class Reading:
     findings: tuple[Finding, ...]
     counts: Mapping[str, int]
     shapes: Mapping[str, int]
+    unread: int
     sha256: str
 
 
@@ -58,7 +60,7 @@ class Reader:
     log: FindingLog = field(default_factory=FindingLog)
     shapes: Counter[str] = field(default_factory=Counter)
     lines: int = 0
-    _ids: set[str] = field(default_factory=set)
+    _ids: dict[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[int, Example]]:
         """Line number and example, in the file's order.
@@ -140,8 +142,15 @@ class Reader:
         text = _Text(file, self)
         header = next(text, "")
         text.take_bad()
-        delimiter = max(_DELIMITERS, key=lambda d: len(next(csv.reader([header], delimiter=d), [])))
-        columns = [column.strip() for column in next(csv.reader([header], delimiter=delimiter), [])]
+        try:
+            named = {delimiter: next(csv.reader([header], delimiter=delimiter), []) for delimiter in _DELIMITERS}
+        except csv.Error as error:
+            raise UsageError(
+                f"the first line of {self.path.name} names no columns: {error}",
+                fix="name the columns in it, or use JSONL for such long cells",
+            ) from error
+        delimiter = max(_DELIMITERS, key=lambda d: len(named[d]))
+        columns = [column.strip() for column in named[delimiter]]
         mapping = self._mapping(columns)
         rows = csv.reader(text, delimiter=delimiter, strict=True)  # a quote left open is an error
         while True:
@@ -187,11 +196,12 @@ class Reader:
 
     def _unique(self, line: int, example: Example, *, given: bool) -> Example:
         """The example with an id that no other of the file has."""
-        wanted, number = example.id, 1
+        wanted, number = example.id, self._ids.get(example.id, 1)  # a million copies do not count from 2 each
         while wanted in self._ids:
             number += 1
             wanted = f"{example.id}-{number}"
-        self._ids.add(wanted)
+        self._ids[example.id] = number
+        self._ids[wanted] = 1
         if wanted == example.id:
             return example
         if given:
@@ -263,6 +273,7 @@ def read_examples(
         findings=reader.log.kept,
         counts=reader.log.counts,
         shapes=dict(reader.shapes),
+        unread=reader.log.errors,
         sha256=file_sha256(reader.path),
     )
 

@@ -56,12 +56,14 @@ class SplitFiles:
     Attributes:
         reused: Whether the lists were frozen before.
         files: Part -> its file of examples.
+        unread: Lines that are no examples, and so are in no part.
     """
 
     split: Split
     frozen: Path
     files: Mapping[str, Path]
     reused: bool
+    unread: int
 
 
 def split_file(
@@ -100,7 +102,7 @@ def split_file(
     for part in PARTS:
         files[part] = folder / f"{file.name.removesuffix('.gz')}.{part}.jsonl"
         write_examples(files[part], (by_id[id] for id in split.ids[part]))
-    return SplitFiles(split=split, frozen=frozen, files=files, reused=reused)
+    return SplitFiles(split=split, frozen=frozen, files=files, reused=reused, unread=reading.unread)
 
 
 def split_examples(

@@ -15,7 +15,9 @@ from graft.dataset.findings import Finding, Severity
 from graft.models import Message
 
 _ELLIPSIS = re.compile(r"(?:\.\.\.|…|\[truncated\]|\[cut\])\s*$", re.IGNORECASE)
-_LAST_WORD = re.compile(r"([^\W\d_]+)\s*$")
+_LAST_WORD = re.compile(r"([^\W\d_]+)$")
+_ENDING = 40
+"""Characters in which the last word is looked for: searching all of a long run of letters takes its square."""
 _LEAST_CUT_CHARACTERS = 80
 """A shorter answer may end in any word: it is a label, a title, a name."""
 _CUT_FIX = "complete the answer, or remove the line: the model would learn to stop there"
@@ -53,7 +55,7 @@ def _why_cut(answer: str) -> str | None:
     broken = _broken_json(answer) if answer[0] in "{[" and answer[-1] not in "}]" else None
     if broken is not None and (broken.pos >= len(answer) - 1 or broken.msg.startswith("Unterminated")):
         return "its JSON is not closed"
-    word = _LAST_WORD.search(answer)
+    word = _LAST_WORD.search(answer[-_ENDING:])
     if len(answer) >= _LEAST_CUT_CHARACTERS:
         if answer[-1] in ",;(-–":
             return f"it ends in {answer[-1]!r}"

@@ -41,7 +41,7 @@ def write_lines(path: Path | str, values: Iterable[Mapping[str, Any]]) -> int:
         ) as file:
             try:
                 for count, value in enumerate(values, start=1):  # noqa: B007 - the last one is the count
-                    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+                    file.write(_written(value) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).replace(target)
@@ -53,6 +53,16 @@ def write_lines(path: Path | str, values: Iterable[Mapping[str, Any]]) -> int:
             f"cannot write {target}: {error.strerror}", fix="--output FILE in a folder of yours"
         ) from error
     return count
+
+
+def _written(value: Mapping[str, Any]) -> str:
+    """JSON as people read it; escaped where it holds half a character, as names of files and keys may."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
 
 
 def line_of(example: Example) -> dict[str, Any]:

@@ -80,11 +80,13 @@ def carry(
             end(_STOPPED[stopped.why])
         except KeyboardInterrupt:
             run.flush()
-            end(ctrl_c)
+            end(ctrl_c, starts=0)  # stopped in good order: not one of the crashes in a row
             raise
         except Exception as error:
             run.flush()
-            (run.folder / TRACEBACK).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            with suppress(OSError):  # a full disk, perhaps what it failed by: that is told all the same
+                text = "".join(traceback.format_exception(error))
+                (run.folder / TRACEBACK).write_text(text, encoding="utf-8", errors="backslashreplace")
             message, fix = describe(error)
             end(JobStatus.FAILED, error=message, fix=fix)
 

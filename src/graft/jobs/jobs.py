@@ -206,27 +206,30 @@ class Jobs:
         Raises:
             UsageError: It is done or cancelled.
         """
-        job = self.get(job_id)
-        with self._ownership.claim(job.id, seconds=_STOP_CLAIM_SECONDS) as claim:
-            if claim is None:
-                self._records.change(job.id, wanted="")
-            else:
-                job = self._at_rest(job.id)
-                self._refuse(job, _FOR_GOOD)
-                if job.status is not JobStatus.QUEUED:
-                    self._requeue(job.id)
-        return self.get(job.id)
+
+        def queue(job: Job) -> None:
+            if job.status is not JobStatus.QUEUED:
+                self._requeue(job.id)
+
+        return self._steer(job_id, "", queue, _FOR_GOOD)
 
     def _stop(self, job_id: str, wanted: str, refused: Sequence[JobStatus]) -> Job:
-        job = self.get(job_id)
-        self._refuse(job, refused)
-        with self._ownership.claim(job.id, seconds=_STOP_CLAIM_SECONDS) as claim:
-            if claim is None:
-                self._records.change(job.id, wanted=wanted)
-            else:
-                self._refuse(self._at_rest(job.id), refused)
-                self._records.change(job.id, status=_DEAD[wanted], wanted="", ended=now(), seconds_left=None)
-        return self.get(job.id)
+        def end(job: Job) -> None:
+            self._records.change(job.id, status=_DEAD[wanted], wanted="", ended=now(), seconds_left=None)
+
+        return self._steer(job_id, wanted, end, refused)
+
+    def _steer(self, job_id: str, wanted: str, at_rest: Callable[[Job], None], refused: Sequence[JobStatus]) -> Job:
+        """Tell whoever runs a job what is wanted of it, or do that to a job that nobody runs."""
+        while True:  # it may end between the look at who runs it and the word to them
+            self._refuse(self.get(job_id), refused)
+            with self._ownership.claim(job_id, seconds=_STOP_CLAIM_SECONDS) as claim:
+                if claim is not None:
+                    job = self._at_rest(job_id)
+                    self._refuse(job, refused)
+                    at_rest(job)
+                if claim is not None or self._records.want(job_id, wanted):
+                    return self.get(job_id)
 
     def _refuse(self, job: Job, statuses: Sequence[JobStatus]) -> None:
         if job.status in statuses:

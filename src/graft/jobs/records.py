@@ -21,6 +21,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
+    Dialect,
     Engine,
     Float,
     Integer,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     create_engine,
     delete,
     event,
@@ -49,13 +51,24 @@ SCHEMA = 1
 _BUSY_SECONDS = 60
 _NAMED = 5  # jobs that an error about an unknown one names
 
+
+class _AnyText(TypeDecorator[str]):
+    """Text that may come from outside, file names of any bytes say: what no database takes is kept as escapes."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 _metadata = MetaData()
 _jobs = Table(
     "jobs",
     _metadata,
     Column("id", String, primary_key=True),
     Column("kind", String, nullable=False),
-    Column("title", Text, nullable=False),
+    Column("title", _AnyText, nullable=False),
     Column("owner", String, nullable=False, index=True),
     Column("payload", Text, nullable=False),
     Column("status", String, nullable=False, index=True),
@@ -65,21 +78,21 @@ _jobs = Table(
     Column("ended", String),
     Column("done", Float, nullable=False, default=0),
     Column("total", Float, nullable=False, default=0),
-    Column("unit", String, nullable=False, default=""),
-    Column("note", Text, nullable=False, default=""),
+    Column("unit", _AnyText, nullable=False, default=""),
+    Column("note", _AnyText, nullable=False, default=""),
     Column("seconds_left", Float),
     Column("result", Text),
-    Column("error", Text),
-    Column("fix", Text),
+    Column("error", _AnyText),
+    Column("fix", _AnyText),
     Column("starts", Integer, nullable=False, default=0),
 )
 _items = Table(
     "job_items",
     _metadata,
     Column("job_id", String, primary_key=True),
-    Column("item", String, primary_key=True),
-    Column("error", Text, nullable=False),
-    Column("fix", Text, nullable=False),
+    Column("item", _AnyText, primary_key=True),
+    Column("error", _AnyText, nullable=False),
+    Column("fix", _AnyText, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("recovered", Boolean, nullable=False),
 )
@@ -155,6 +168,13 @@ class Records:
             values["result"] = json.dumps(values["result"])
         with self._writing() as connection:
             connection.execute(update(_jobs).where(_jobs.c.id == job_id).values(values))
+
+    def want(self, job_id: str, wanted: str) -> bool:
+        """Write what is wanted of a job that runs or waits; False, and nothing written, if it does neither now."""
+        active = _jobs.c.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
+        with self._writing() as connection:
+            asked = update(_jobs).where(_jobs.c.id == job_id, active).values(wanted=wanted)
+            return connection.execute(asked).rowcount > 0
 
     def progress(self, job_id: str, values: Mapping[str, Any], items: Sequence[ItemTrouble]) -> str:
         """Write how far a job is and what went wrong since; returns what is wanted of it: "", "pause", "cancel"."""

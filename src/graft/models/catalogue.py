@@ -192,9 +192,8 @@ def entry_named(name: str, *, also: Iterable[str] = ()) -> CatalogueEntry:
     close = difflib.get_close_matches(name, names, n=1)
     raise NotFound(
         f"no model named {name!r}"
-        + (f"; did you mean {close[0]!r}?" if close else "")
-        + f" Have {', '.join(names)}, "
-        "a path of a GGUF file, or litellm/PROVIDER/MODEL",
+        + (f"; did you mean {close[0]!r}? Have " if close else "; have ")
+        + f"{', '.join(names)}, a path of a GGUF file, or litellm/PROVIDER/MODEL",
         fix="graft models list",
     )
 

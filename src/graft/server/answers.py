@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 import secrets
+import threading
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,9 @@ CLOSED_BOOK_TOKENS = 1024
 
 _HOSTED = re.compile(r"litellm(/[A-Za-z0-9_][A-Za-z0-9_.:@+-]*){2,5}")
 """Names of hosted models, never an address: a name cannot send the server somewhere."""
+
+_OPENING = threading.Lock()
+"""Two requests at once for a model that is not open yet would each load its weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,8 @@ def chat_model(workspace: Workspace, name: str) -> Model:
             raise NoSuchModel(f"no model named {name!r}; have {ready}, litellm/PROVIDER/MODEL", fix="GET /v1/models")
         if not listed[name].ready:
             raise NoSuchModel(f"the weights of {name!r} are not here", fix=f"graft models pull {name}")
-    return workspace.model(name)
+    with _OPENING:
+        return workspace.model(name)
 
 
 def _grounded(asked: Grounded, workspace: Workspace, tell: Tell) -> Turn:

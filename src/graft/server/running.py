@@ -6,19 +6,24 @@ document of the workspace. It does not know routes.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from graft.errors import GraftError, UsageError
 from graft.server.app import create_app
+from graft.server.connections import Connection
+from graft.server.door import LOG, log_unexpected
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
@@ -136,8 +141,9 @@ def in_background(
 def _config(app: FastAPI, settings: ServingSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         ws="none",
+        backlog=_BACKLOG,
         lifespan="on",
         log_config=None,  # ours alone: it never holds paths or bodies
         log_level="critical",
@@ -148,12 +154,36 @@ def _config(app: FastAPI, settings: ServingSettings) -> uvicorn.Config:
     )
 
 
+class _Unhandled:
+    """What fails outside of a request -> a line of the log, one a second of a kind.
+
+    asyncio itself would print the error's words, and where descriptors run out megabytes of them a second.
+    """
+
+    def __init__(self) -> None:
+        self._told_at: dict[str, float] = {}
+
+    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error, moment = context.get("exception"), time.monotonic()
+        name = type(error).__name__
+        if moment - self._told_at.get(name, -1.0) < 1.0:
+            return
+        self._told_at[name] = moment
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            LOG.error("no descriptor is left for more connections: ulimit -n tells how many there are")
+        elif isinstance(error, Exception):
+            log_unexpected(error)
+        else:
+            LOG.error("unexpected=%s outside of a request", name)
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
         super().__init__(config)
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(_Unhandled())
         await super().startup(sockets=sockets)
         if self.started:
             self._ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,14 +58,15 @@ class DatasetVerbs(Opened):
         near: bool = True,
         threshold: float | None = None,
     ) -> Deduped:
-        """Write the file without duplicates; see `dataset.dedupe.dedupe`."""
+        """Write the file without duplicates, and without lines that are no examples; see `dataset.dedupe.dedupe`."""
         from graft.dataset.dedupe import dedupe
         from graft.dataset.reading import read_examples
         from graft.dataset.writing import write_examples
 
         limits = self.settings.dataset
-        examples = read_examples(path, mapping=mapping, limits=limits).examples
-        result = dedupe(examples, near=near, threshold=threshold or limits.near_duplicate)
+        reading = read_examples(path, mapping=mapping, limits=limits)
+        found = dedupe(reading.examples, near=near, threshold=threshold or limits.near_duplicate)
+        result = replace(found, unread=reading.unread)
         write_examples(output, result.kept)
         return result
 

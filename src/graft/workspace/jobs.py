@@ -7,10 +7,11 @@ kept), so a job that is resumed simply calls its verb again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from graft.errors import GraftError
 from graft.workspace.datasets import DatasetVerbs
@@ -39,15 +40,18 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
         self, locations: Sequence[str], *, collection: str = DEFAULT_COLLECTION, access: Sequence[str] | None = None
     ) -> Job:
         """Queue an `add` for a worker."""
-        found = [
-            location if "://" in location else str(Path(location).expanduser().resolve()) for location in locations
-        ]
-        payload = {"locations": found, "collection": collection, "access": None if access is None else list(access)}
+        found = [location if "://" in location else _absolute(location) for location in locations]
+        payload: dict[str, Any] = {
+            "locations": found,
+            "collection": collection,
+            "access": None if access is None else list(access),
+        }
+        payload["principals"] = sorted(self.principals)
         return self.jobs.submit("add", payload, title=f"add {', '.join(locations)}"[:200])
 
     def queue_generate(self, path: Path | str, n: int, **options: Any) -> Job:
         """Queue a `generate_dataset`, with its options, for a worker."""
-        payload = {"path": str(Path(path).resolve()), "n": n, "options": options}
+        payload = {"path": _absolute(path), "n": n, "options": options, "principals": sorted(self.principals)}
         return self.jobs.submit("generate", payload, title=f"generate {n} questions into {Path(path).name}")
 
     def tune_job(
@@ -65,21 +69,38 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
             prepared: What `prepare_tuning` returned for this request, if it was asked.
         Returns: The job; its result is `TunedModel.to_json()`.
         """
-        payload = {"request": request.to_json(), "overrides": dict(overrides or {})}
+        if queue or prepared is None:  # it may go on in a process of another folder
+            request = _found_anywhere(request)
+        payload = {
+            "request": request.to_json(),
+            "overrides": dict(overrides or {}),
+            "principals": sorted(self.principals),
+        }
         title = f"tune {request.model} on {Path(request.train).name} as {request.name}"
         if queue:
             return self.jobs.submit("tune", payload, title=title)
         self._prepared = prepared
         return self.jobs.start("tune", payload, title=title, progress=progress)
 
+    @contextmanager
+    def _acting(self, run: JobRun, payload: Mapping[str, Any]) -> Iterator[Self]:
+        """This workspace as those who queued the job, whoever runs it: a worker may read more than they may."""
+        who = frozenset(payload.get("principals", [self.jobs.get(run.id).owner]))
+        if who == self.principals:
+            yield self
+            return
+        with type(self)(self.home, settings=self.settings, principals=who) as theirs:
+            yield theirs
+
     def _add_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         def tell(seen: Any) -> None:
             run.report(seen.files, seen.total_files, "files", seen.path)
             run.check()
 
-        result = self.add(
-            payload["locations"], collection=payload["collection"], access=payload["access"], progress=tell
-        )
+        with self._acting(run, payload) as workspace:
+            result = workspace.add(
+                payload["locations"], collection=payload["collection"], access=payload["access"], progress=tell
+            )
         for failure in result.failed:
             run.fail_item(failure.path, failure.error, failure.fix)
         return dataclasses.asdict(result)
@@ -89,7 +110,8 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
             run.report(seen.kept, seen.wanted, "questions")
             run.check()
 
-        made = self.generate_dataset(payload["path"], payload["n"], **payload["options"], progress=tell)
+        with self._acting(run, payload) as workspace:
+            made = workspace.generate_dataset(payload["path"], payload["n"], **payload["options"], progress=tell)
         return {"path": payload["path"], "questions": len(made.questions)}
 
     def _tune_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -114,14 +136,27 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
 
         prepared, self._prepared = self._prepared, None
         try:
-            tuned = self.tune(
-                TuneRequest(**payload["request"]),
-                prepared=prepared,
-                overrides=payload["overrides"],
-                progress=tell,
-                cancelled=stop_is_wanted,
-            )
+            with self._acting(run, payload) as workspace:
+                tuned = workspace.tune(
+                    TuneRequest(**payload["request"]),
+                    prepared=prepared,
+                    overrides=payload["overrides"],
+                    progress=tell,
+                    cancelled=stop_is_wanted,
+                )
         except GraftError:
             run.check()  # stopped because that was wanted, not because it failed
             raise
         return tuned.to_json()
+
+
+def _absolute(path: Path | str) -> str:
+    """A path that a job finds from any folder."""
+    from graft.sync.sources import address_of
+
+    return address_of(str(path))
+
+
+def _found_anywhere(request: TuneRequest) -> TuneRequest:
+    dev, held_out = (None if path is None else _absolute(path) for path in (request.dev, request.held_out))
+    return dataclasses.replace(request, train=_absolute(request.train), dev=dev, held_out=held_out)
