@@ -111,6 +111,7 @@ class Opened:
             reader=self.reader,
             embedder=self.embedder,
             settings=self.settings,
+            home=self.home.resolve(),
             progress=progress or (lambda _: None),
         )
 
