@@ -102,6 +102,15 @@ def test_nothing_is_supported_without_passages(embedder: Embedder) -> None:
     assert closest("Anything?", [], embed=embedder.embed) is None
 
 
+def test_a_title_or_the_question_again_is_never_the_closest_answer(embedder: Embedder) -> None:
+    text = "Binary star\n\nA binary star is a star. The faster of the two has the smaller mass."
+    question = "Which star of a binary star is the faster?"
+    found = closest(question, [Passage(text)], embed=embedder.embed)
+    assert found is not None and "smaller mass" in text[found.start : found.end]
+    alone = closest(question, [Passage("Binary star\n\nA binary star is a star.")], embed=embedder.embed)
+    assert alone is not None and alone.support == 0
+
+
 def test_two_places_may_support_one_claim_together(embedder: Embedder) -> None:
     claim = "The Premium plan costs 49 EUR a month and is answered within one hour."
     plan = Passage("The Premium plan costs 49 EUR a month.", "Plans")

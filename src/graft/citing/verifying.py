@@ -32,6 +32,8 @@ _SILENT = 0.35
 """Likeness below which a sentence without any of a claim's words says nothing about it, whatever stands over it."""
 _UNNAMED = 0.2
 """Taken off the fit of a passage that lacks a name or number of the question."""
+_EMPTY = 1.0
+"""Taken off the fit of what cannot answer: more than any other difference."""
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -125,7 +127,10 @@ def verify(
 
 
 def closest(question: str, passages: Sequence[Passage], *, embed: Embed) -> Checked | None:
-    """The sentence or two that fit a question best and hold its names and numbers; None without passages."""
+    """The sentence or two that fit a question best and hold its names and numbers; None without passages.
+
+    A title, or what only repeats the question's words, fits it well and answers nothing: it comes last.
+    """
     windows, units = windows_of(passages)
     if not windows:
         return None
@@ -133,6 +138,8 @@ def closest(question: str, passages: Sequence[Passage], *, embed: Embed) -> Chec
     asked = read_claim(question, subject=question, question="", known=frozenset())
     fits = _alignments(asked, windows, vectors[0] @ vectors[1:].T)
     fits -= [_UNNAMED * len(_hold(asked, window, 0, 0.0).missing) for window in windows]
+    repeated = frozenset(content_stems(question))
+    fits -= [_EMPTY * (window.is_title or window.own <= repeated) for window in windows]
     best = int(np.argmax(fits))
     return _result(asked, windows, _Finding(best, float(fits[best]), (), False), Verdict.SUPPORTED)
 

@@ -64,6 +64,16 @@ class Window:
         """Whether it is a row of a table."""
         return _CELLS in self.text
 
+    @property
+    def is_title(self) -> bool:
+        """Whether it is the line that its passage begins with, and names what follows."""
+        line_alone = self.start == 0 and self.passage_text[self.offset + self.end :].startswith("\n")
+        return line_alone and "\n" not in self.text and len(self.text) <= _LONGEST_HEADING and self._is_no_prose
+
+    @property
+    def _is_no_prose(self) -> bool:
+        return not self.is_row and self.text[-1] not in _FULL_STOPS
+
 
 @dataclass(frozen=True, slots=True)
 class _Over:
