@@ -7,15 +7,17 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from graft.errors import NotFound, TrainingError, UsageError
+from graft.errors import TrainingError, UsageError
 from graft.tuning import TuneRequest
 from graft.workspace import Workspace
+from tests.conftest import HANDBOOK, SAMPLES
 
 PAGE = Path(__file__).parent.parent / "docs" / "tuning.md"
 LABELS = 4
@@ -42,30 +44,54 @@ def request(messages: Path, **given: object) -> TuneRequest:
     return TuneRequest(**values)  # type: ignore[arg-type]
 
 
+def commands(section: int) -> list[str]:
+    """The page's commands, by section; 0 is what stands before the first heading of the second rank."""
+    text = PAGE.read_text(encoding="utf-8").split("\n## ")[section]
+    return re.findall(r"^    (graft [^\n]*)", text, re.MULTILINE)
+
+
+def run(line: str, folder: Path, models: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "GRAFT_HOME": str(folder / "home"), "GRAFT_MODELS": str(models)}
+    words = [sys.executable, "-m", "graft", *shlex.split(line)[1:], *more]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{line}: {done.stdout[-2000:]} {done.stderr}"
+    return done
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_page_s_commands_do_what_it_says(messages: Path, models: Path) -> None:
-    lines = re.findall(r"^    (graft [^\n]*)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    lines = commands(0)
     assert len(lines) >= 10
-    folder = messages.parent
-    environment = {**os.environ, "GRAFT_HOME": str(folder / "home"), "GRAFT_MODELS": str(models)}
     short = {
-        "tune": ["--set", "epochs=0.5", "--questions", "3"],
+        "tune": ["--set", "epochs=0.5", "--set", "threads=1", "--questions", "3"],
         "evaluate": ["--limit", "3"],
         "regress": ["--limit", "1"],
     }
-    said = {}
-    for line in lines:
-        words = shlex.split(line)[1:]
-        words += short.get(words[0], [])
-        done = subprocess.run(
-            [sys.executable, "-m", "graft", *words], cwd=folder, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{line}: {done.stdout[-2000:]} {done.stderr}"
-        said[line] = done.stdout
+    folder = messages.parent
+    said = {line: run(line, folder, models, *short.get(shlex.split(line)[1], [])) for line in lines}
+    (exported,) = (done for line, done in said.items() if line.startswith("graft export"))
+    assert re.search(r"\d+ held-out prompts, accuracy", exported.stderr) and "the metric is" in exported.stdout
     assert (folder / "exports" / "support-q8_0.gguf").is_file()
     card = (folder / "home" / "tuned" / "support" / "1" / "card.md").read_text(encoding="utf-8")
     assert "accuracy" in card and "nearest" in card and "graft tune" in card
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_page_s_commands_make_a_model_that_answers_from_documents(tmp_path: Path, models: Path) -> None:
+    shutil.copytree(HANDBOOK / "policies", tmp_path / "handbook" / "policies")
+    asked = [
+        line for line in (SAMPLES / "questions.jsonl").read_text("utf-8").splitlines() if '"policies/annual' in line
+    ]
+    (tmp_path / "questions.jsonl").write_text("\n".join(asked) + "\n", encoding="utf-8")
+    added, ahead, tuned, answered = commands(1)
+    assert "9 added" in run(added, tmp_path, models).stdout
+    tiny = ["--set", "epochs=0.1", "--set", "batch_size=2", "--set", "threads=1", "--proof", "none"]
+    assert f"of {len(asked)} questions are examples" in run(ahead, tmp_path, models, *tiny).stderr
+    assert "were made before and are taken up" in run(tuned, tmp_path, models, *tiny).stderr
+    answer = json.loads(run(answered, tmp_path, models, "--json").stdout)
+    assert answer["model"] == "handbook-reader" and answer["hits"][0]["document"].startswith("policies/")
 
 
 def test_looking_ahead_trains_nothing_and_shows_what_would_be_learnt(workspace: Workspace, messages: Path) -> None:
@@ -83,10 +109,10 @@ def test_looking_ahead_trains_nothing_and_shows_what_would_be_learnt(workspace: 
 
 
 def test_a_job_that_was_paused_goes_on_to_the_same_model(workspace: Workspace, messages: Path) -> None:
-    overrides = {"epochs": 0.5, "checkpoint_steps": 1}
+    overrides = {"epochs": 0.5, "checkpoint_steps": 1, "threads": 1}
 
     def pause_early(job: object) -> None:
-        if getattr(job, "done", 0) >= 1:
+        if getattr(job, "done", 0) >= 1 and getattr(job, "status", "") == "running":
             workspace.jobs.pause(getattr(job, "id"))  # noqa: B009 - the callback's type is an object here
 
     job = workspace.tune_job(request(messages, proof="none"), overrides=overrides, progress=pause_early)
@@ -104,7 +130,7 @@ def test_a_job_that_was_paused_goes_on_to_the_same_model(workspace: Workspace, m
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ({"model": "litellm/openai/gpt-4o"}, NotFound, "litellm"),
+        ({"model": "litellm/anthropic/claude"}, UsageError, "no fine-tuning API"),
         ({"name": "../x"}, UsageError, "cannot name"),
         ({"train": "/nowhere.jsonl"}, Exception, "nowhere"),
     ],

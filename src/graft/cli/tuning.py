@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +15,27 @@ from graft.cli.output import console, emit_json, note, safe, say, show_table, wa
 from graft.errors import UsageError
 
 if TYPE_CHECKING:
+    from graft.dataset import Example
     from graft.training.preflight import Preflight, ShownExample
     from graft.tuning import Prepared, TunedModel
 
 _SHOWN_TOKENS = 400
+_SHOWN_EXAMPLES, _SHOWN_CHARACTERS = 3, 2000
 
 
 @click.command()
-@click.argument("train", metavar="TRAIN.jsonl")
+@click.argument("train", metavar="DATA")
 @click.option(
     "--model", "-m", metavar="BASE", help="Model to tune: see `graft models list`, or a checkpoint's folder."
 )
 @click.option("--name", required=True, metavar="NAME", help="What to call the tuned model.")
 @click.option("--dev", metavar="FILE", help="Examples that choose the best state.  [default: 10% of TRAIN]")
 @click.option("--held-out", metavar="FILE", help="Examples that prove it.  [default: 10% of TRAIN]")
+@click.option(
+    "--retrieval-aware",
+    metavar="COLLECTION",
+    help="DATA holds questions: learn to answer them from what retrieval finds in the collection.",
+)
 @click.option("--map", "mapping", metavar="prompt=COLUMN,answer=COLUMN", help="Where a CSV's parts are.")
 @click.option(
     "--set", "values", multiple=True, metavar="KEY=VALUE", help="A value of [tuning]; see `graft settings`."
@@ -47,6 +55,13 @@ _SHOWN_TOKENS = 400
     "--ability", type=click.IntRange(min=1), default=20, show_default=True, help="Questions a general task."
 )
 @click.option("--canaries", type=click.IntRange(min=0), default=0, show_default=True, help="Random codes to plant.")
+@click.option(
+    "--price",
+    type=click.FloatRange(0),
+    metavar="USD",
+    help="A hosted base: US dollars for a million trained tokens, to tell the cost.",
+)
+@click.option("--yes", is_flag=True, help="A hosted base: send the examples and pay without being asked.")
 @click.option("--dry-run", is_flag=True, help="Only look ahead.")
 @click.option("--queue", is_flag=True, help="Leave it to `graft worker`.")
 @shared
@@ -56,6 +71,7 @@ def tune(
     name: str,
     dev: str | None,
     held_out: str | None,
+    retrieval_aware: str | None,
     mapping: str | None,
     values: tuple[str, ...],
     truncate: str | None,
@@ -63,6 +79,8 @@ def tune(
     questions: int,
     ability: int,
     canaries: int,
+    price: float | None,
+    yes: bool,
     dry_run: bool,
     queue: bool,
     home: str | None,
@@ -71,7 +89,7 @@ def tune(
     """Tune a model on examples; killed, the same command goes on from the last checkpoint.
 
     Before a step is taken it shows three examples in their exact tokens, those that are learnt in colour,
-    and what the run will take.
+    and what the run will take. A hosted BASE (litellm/openai/MODEL, or one that was added) is tuned by its provider.
     """
     from graft.dataset.formats import parse_mapping
     from graft.tuning import TuneRequest
@@ -84,6 +102,7 @@ def tune(
             train=_absolute(train),
             dev=_absolute(dev),
             held_out=_absolute(held_out),
+            retrieval_aware=retrieval_aware,
             mapping=None if mapping is None else parse_mapping(mapping),
             proof=proof,
             questions=questions,
@@ -91,14 +110,15 @@ def tune(
             canaries=canaries,
         )
         with waiting("looking ahead", quiet=as_json) as tell:
-            prepared = workspace.prepare_tuning(request, overrides=overrides, tell=tell)
+            prepared = workspace.prepare_tuning(request, overrides=overrides, price_usd=price, tell=tell)
         if not as_json:
             _show_preflight(prepared)
         prepared.preflight.require()
         if dry_run:
             if as_json:
-                emit_json({"preflight": prepared.preflight, "notes": prepared.notes})
+                emit_json({"preflight": prepared.preflight, **_told(prepared)})
             return
+        _require_consent(prepared, given=yes, asking=not as_json and sys.stdin.isatty())
         with job_progress(quiet=as_json) as progress:
             job = workspace.tune_job(request, prepared=prepared, overrides=overrides, queue=queue, progress=progress)
         if queue:
@@ -112,9 +132,36 @@ def tune(
         job.outcome()
         tuned = workspace.tuned_model(name)
     if as_json:
-        emit_json({"tuned": tuned.to_json(), "card": str(tuned.card), "notes": prepared.notes, "job": job.id})
+        emit_json({"tuned": tuned.to_json(), "card": str(tuned.card), **_told(prepared), "job": job.id})
     else:
-        _show_tuned(tuned)
+        _show_tuned(tuned, retrieval_aware)
+
+
+def _told(prepared: Prepared) -> dict[str, Any]:
+    made = None if prepared.grounded is None else prepared.grounded.to_json()
+    return {"notes": prepared.notes, "retrieval_aware": made}
+
+
+def _require_consent(prepared: Prepared, *, given: bool, asking: bool) -> None:
+    """Nothing is sent to a provider, and nothing is spent, that was not agreed to.
+
+    Raises:
+        UsageError: Nobody can be asked.
+        click.Abort: The answer is no.
+    """
+    from graft.tuning import HostedBase, is_begun
+
+    if given or not isinstance(prepared.base, HostedBase) or is_begun(prepared):
+        return
+    what = f"{prepared.preflight.train:,} examples go to {prepared.base.base_url or 'OpenAI'}, for {_price(prepared)}"
+    if not asking:
+        raise UsageError(f"{what}; nobody is here to agree", fix="--yes agrees")
+    click.confirm(f"{what}. Go on?", abort=True, err=True)
+
+
+def _price(prepared: Prepared) -> str:
+    cost = prepared.preflight.cost_usd
+    return "a cost that is not known (--price USD tells it)" if cost is None else f"about ${cost:.2f}"
 
 
 def _absolute(path: Any) -> Any:
@@ -141,12 +188,16 @@ def _show_preflight(prepared: Prepared) -> None:
     ahead = prepared.preflight
     for shown in ahead.examples:
         _show_example(shown)
-    say(f"base {prepared.base.name}, trainer {ahead.trainer}, chat template of {len(ahead.template)} characters")
+    if not ahead.examples:
+        for example in prepared.train[:_SHOWN_EXAMPLES]:
+            _show_turns(example)
+    template = f", chat template of {len(ahead.template)} characters" if ahead.template else ""
+    say(f"base {prepared.base.name}, trainer {ahead.trainer}{template}")
     say(
         f"{ahead.train:,} examples to learn from, {ahead.dev:,} to choose by, {len(prepared.held_out):,} to prove "
         f"it; {ahead.tokens:,} tokens a pass, {ahead.answer_tokens:,} of them learnt; longest {ahead.longest:,}"
     )
-    say(f"{ahead.steps:,} steps; {_needs(ahead)}")
+    say(f"{ahead.steps:,} steps; {_price(prepared) if ahead.trainer == 'hosted' else _needs(ahead)}")
     for text in prepared.notes:
         note(text)
     for text in ahead.warnings:
@@ -160,8 +211,7 @@ def _needs(ahead: Preflight) -> str:
     memory = (
         "" if ahead.memory_mb is None else f", {ahead.memory_mb:,.0f} MB of {ahead.free_memory_mb:,.0f} MB memory"
     )
-    cost = "" if ahead.cost_usd in (0, None) else f", ${ahead.cost_usd:.2f}"
-    return f"{time}{memory}, {ahead.disk_mb:,.0f} MB of disk{cost}"
+    return f"{time}{memory}, {ahead.disk_mb:,.0f} MB of disk"
 
 
 def _duration(seconds: float) -> str:
@@ -192,7 +242,16 @@ def _show_example(shown: ShownExample) -> None:
     say("")
 
 
-def _show_tuned(tuned: TunedModel) -> None:
+def _show_turns(example: Example) -> None:
+    """An example whose tokens only a provider knows; what is learnt in green."""
+    say(f"example {example.id} ({example.origin})", "bold")
+    for turn in example.messages:
+        learnt = turn is example.messages[-1]
+        say(f"{turn.role}: {turn.content[:_SHOWN_CHARACTERS]}", "bold green reverse" if learnt else "dim")
+    say("")
+
+
+def _show_tuned(tuned: TunedModel, collection: str | None) -> None:
     say(
         f"{tuned.name} version {tuned.version}: {tuned.steps} steps in {_duration(tuned.seconds)}"
         + ("" if tuned.dev_loss is None else f", dev loss {tuned.dev_loss:.3f}"),
@@ -203,8 +262,10 @@ def _show_tuned(tuned: TunedModel) -> None:
         rows = [[who, *(_share(figures, metric) for metric in metrics)] for who, figures in tuned.figures.items()]
         show_table(["held-out examples", *metrics], rows)
     say(f"card: {tuned.card}")
-    note(f'try it: graft ask --no-retrieval --model {tuned.name} "..."')
-    note(f"take it away: graft export {tuned.name} --to gguf")
+    where = "--no-retrieval" if collection is None else f"--collection {collection}"
+    note(f'try it: graft ask {where} --model {tuned.name} "..."')
+    if tuned.hosted is None:
+        note(f"take it away: graft export {tuned.name} --to gguf")
 
 
 def _share(figures: Mapping[str, float], metric: str) -> str:

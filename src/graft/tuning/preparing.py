@@ -12,23 +12,24 @@ from pathlib import Path
 
 from graft.dataset import Example
 from graft.dataset.findings import Severity
+from graft.dataset.lines import file_sha256
 from graft.dataset.reading import read_examples
+from graft.dataset.retrieval_aware import Shelf
 from graft.dataset.splitting import split_examples
-from graft.errors import TrainingError
+from graft.errors import TrainingError, UsageError
 from graft.evaluation.memorising import Canary, plant
+from graft.prompting import CountTokens
 from graft.settings import Settings
-from graft.training.checkpoint import load_tokenizer, open_checkpoint
-from graft.training.encoding import Encoding, encode, require_all
-from graft.training.opening import open_trainer
-from graft.training.preflight import Preflight, preflight
+from graft.training.preflight import Preflight
 from graft.training.protocol import Trainer, TrainRun
-from graft.tuning.bases import Base
+from graft.tuning.ahead import look_ahead, token_counter
+from graft.tuning.bases import Base, HostedBase
+from graft.tuning.grounding import LEAST_TO_SPLIT, Grounded, ground, questions_in
 from graft.tuning.values import TuneRequest
 
 SPLIT = "split.json"
 _PART = 0.1
 """Share of the examples that is kept back for each part that is not given."""
-_LEAST_TO_SPLIT = 20
 _CANARY_SEED = 20_190_801
 
 
@@ -47,10 +48,12 @@ class Prepared:
 
     Attributes:
         train, dev, held_out: Examples of each part; `train` without canaries, `held_out` is never trained on.
+        grounded: How retrieval-aware examples came about; None where the files' own are learnt.
+        longest_answer: Tokens of the longest answer that is learnt.
         notes: What was decided on the way, in words.
     """
 
-    base: Base
+    base: Base | HostedBase
     run: TrainRun
     trainer: Trainer
     train: tuple[Example, ...]
@@ -59,16 +62,20 @@ class Prepared:
     canaries: tuple[Canary, ...]
     files: tuple[DataFile, ...]
     preflight: Preflight
+    grounded: Grounded | None
+    longest_answer: int
     notes: tuple[str, ...]
 
 
 def prepare(
     request: TuneRequest,
-    base: Base,
+    base: Base | HostedBase,
     settings: Settings,
     folder: Path,
     *,
     examples: Sequence[Example] | None = None,
+    open_shelf: Callable[[CountTokens], Shelf] | None = None,
+    price_usd: float | None = None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> Prepared:
     """Read, split, encode, look ahead.
@@ -76,81 +83,97 @@ def prepare(
     Args:
         folder: Of the run; the split is frozen there, so that the same request has the same parts again.
         examples: Instead of those of the file `request.train`.
+        open_shelf: Opens the collection of a request that is retrieval-aware.
+        price_usd: Of a million trained tokens at a hosted base's provider.
     Raises:
         ReadError, UsageError, LimitExceeded: A file cannot be read.
-        TrainingError: A line is no example, or does not fit the model's context.
+        TrainingError: A line is no example, does not fit the model's context, or no question became an example.
         ModelError: The base cannot be opened.
     """
     tell("read the examples")
-    files, notes, parts = _parts(request, settings, folder, examples)
+    files, given = _given(request, settings, examples)
+    grounded = None
+    if request.retrieval_aware is None:
+        parts, notes = _parts(given, settings.tuning.seed, folder / SPLIT)
+    else:
+        if open_shelf is None:
+            raise UsageError("retrieval-aware examples need a workspace", fix="Workspace.tune")
+        grounded = ground(
+            given,
+            open_shelf(token_counter(base, settings)),
+            folder,
+            collection=request.retrieval_aware,
+            base=base.name,
+            settings=settings.retrieval_aware,
+            seed=settings.tuning.seed,
+            tell=tell,
+        )
+        parts, notes = dict(grounded.parts), [*grounded.notes]
+    if not parts["held-out"]:
+        notes.append("nothing was kept back, or is left, to measure the tuned model on")
     train = parts["train"]
     canaries: tuple[Canary, ...] = ()
     if request.canaries:
+        if isinstance(base, HostedBase):
+            raise UsageError(f"canaries cannot be probed in {base.name!r}, a hosted model", fix="--canaries 0")
         planted = plant(train, request.canaries, seed=_CANARY_SEED)
         train, canaries = planted.examples, planted.canaries
     tell("encode them")
-    checkpoint = open_checkpoint(base.checkpoint)
-    tokenizer = load_tokenizer(checkpoint)
-    context = min(settings.tuning.context_tokens, checkpoint.context_tokens)
-    encodings: list[Encoding] = []
-    for part in (train, parts["dev"]):
-        encodings.append(encode(part, tokenizer, context_tokens=context, truncate=settings.tuning.truncate))
-        if part:
-            require_all(encodings[-1], truncate=settings.tuning.truncate)
-    run = TrainRun(
-        checkpoint=base.checkpoint,
-        train=encodings[0].encoded,
-        dev=encodings[1].encoded,
-        settings=settings.tuning,
-        folder=folder / "run",
-    )
-    trainer = open_trainer(run)
-    refused = [one for encoding in encodings for one in encoding.refused]
+    ahead = look_ahead(base, train, parts["dev"], settings, folder / "run", price_usd=price_usd)
     return Prepared(
         base=base,
-        run=run,
-        trainer=trainer,
+        run=ahead.run,
+        trainer=ahead.trainer,
         train=parts["train"],
         dev=parts["dev"],
-        held_out=parts["test"],
+        held_out=parts["held-out"],
         canaries=canaries,
         files=tuple(files),
-        preflight=preflight(run, tokenizer, trainer, refused=refused),
-        notes=(*notes, *(note for encoding in encodings for note in encoding.notes)),
+        preflight=ahead.preflight,
+        grounded=grounded,
+        longest_answer=ahead.longest_answer,
+        notes=(*notes, *ahead.notes),
     )
 
 
-def _parts(
-    request: TuneRequest, settings: Settings, folder: Path, examples: Sequence[Example] | None
-) -> tuple[list[DataFile], list[str], dict[str, tuple[Example, ...]]]:
+def _given(
+    request: TuneRequest, settings: Settings, examples: Sequence[Example] | None
+) -> tuple[list[DataFile], dict[str, tuple[Example, ...]]]:
+    """The files, and what each holds, by part."""
     files: list[DataFile] = []
-    notes: list[str] = []
-    parts: dict[str, tuple[Example, ...]] = {"train": (), "dev": (), "test": ()}
+    given: dict[str, tuple[Example, ...]] = {}
     for part, role, path in (
         ("train", "training", request.train),
         ("dev", "dev", request.dev),
-        ("test", "held out", request.held_out),
+        ("held-out", "held out", request.held_out),
     ):
         if path is None:
             continue
         if part == "train" and examples is not None:
-            parts[part] = tuple(examples)
-        else:
-            parts[part], sha256 = _read(path, request.mapping, settings)
-            files.append(DataFile(role=role, path=path, sha256=sha256))
-    absent = [part for part, path in (("dev", request.dev), ("test", request.held_out)) if path is None]
-    if absent and len(parts["train"]) < _LEAST_TO_SPLIT:
-        notes.append(
-            f"{len(parts['train'])} examples are too few to keep some back: nothing is measured on held-out ones"
-        )
-    elif absent:
-        parts |= _split(parts["train"], absent, settings.tuning.seed, folder / SPLIT)
-        kept = " and ".join(f"{len(parts[part])} for {'dev' if part == 'dev' else 'the proof'}" for part in absent)
-        notes.append(f"{kept} were kept back from the training examples; the lists are in {SPLIT}")
-    return files, notes, parts
+            given[part] = tuple(examples)
+            continue
+        asked = None if request.retrieval_aware is None else questions_in(Path(path))
+        given[part] = _read(path, request.mapping, settings) if asked is None else asked
+        files.append(DataFile(role=role, path=path, sha256=file_sha256(Path(path))))
+    return files, given
 
 
-def _read(path: str, mapping: Mapping[str, str] | None, settings: Settings) -> tuple[tuple[Example, ...], str]:
+def _parts(
+    given: Mapping[str, tuple[Example, ...]], seed: int, frozen: Path
+) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
+    """Train, dev and held out; what was not given is split off the training examples."""
+    parts: dict[str, tuple[Example, ...]] = {"train": (), "dev": (), "held-out": (), **given}
+    absent = [part for part in ("dev", "held-out") if part not in given]
+    if not absent:
+        return parts, []
+    if len(parts["train"]) < LEAST_TO_SPLIT:
+        return parts, [f"{len(parts['train'])} examples are too few to keep some back"]
+    parts |= _split(parts["train"], absent, seed, frozen)
+    kept = " and ".join(f"{len(parts[part])} for {'dev' if part == 'dev' else 'the proof'}" for part in absent)
+    return parts, [f"{kept} were kept back from the training examples; the lists are in {frozen.name}"]
+
+
+def _read(path: str, mapping: Mapping[str, str] | None, settings: Settings) -> tuple[Example, ...]:
     reading = read_examples(path, mapping=mapping, limits=settings.dataset)
     errors = [finding for finding in reading.findings if finding.severity is Severity.ERROR]
     if errors or not reading.examples:
@@ -160,7 +183,7 @@ def _read(path: str, mapping: Mapping[str, str] | None, settings: Settings) -> t
             f"{path} has {count or 'no'} lines that {'are no' if count else 'hold'} examples{first}",
             fix=f"graft dataset check {path}",
         )
-    return reading.examples, reading.sha256
+    return reading.examples
 
 
 def _split(
@@ -175,14 +198,15 @@ def _split(
         if {one for part in ids.values() for one in part} != set(by_id):
             raise TrainingError(f"{frozen} is a split of other examples", fix="give the run another --name")
     if ids is None:
-        dev, test = (_PART if part in absent else 0.0 for part in ("dev", "test"))
+        dev, test = (_PART if part in absent else 0.0 for part in ("dev", "held-out"))
         split = split_examples(examples, fractions=(1 - dev - test, dev, test), seed=seed)
         frozen.parent.mkdir(parents=True, exist_ok=True)
         part = frozen.with_suffix(".part")
         part.write_text(json.dumps(split.to_json()) + "\n", encoding="utf-8")
         part.replace(frozen)
         ids = split.ids
-    return {part: tuple(by_id[one] for one in ids[part]) for part in ("train", *absent)}
+    wanted = {"train": "train", **{part: "test" if part == "held-out" else part for part in absent}}
+    return {part: tuple(by_id[one] for one in ids[name]) for part, name in wanted.items()}
 
 
 def with_overrides(settings: Settings, given: Mapping[str, object]) -> Settings:

@@ -19,17 +19,21 @@ from graft.evaluation.card import Card, DataPart, write_card
 from graft.evaluation.evaluating import EvaluateOptions, Evaluation, evaluate
 from graft.evaluation.likelihood import TorchScorer
 from graft.evaluation.memorising import CanaryFigures, Leakage, probe_canaries, probe_leakage, secrets_in
-from graft.evaluation.questions import QuestionSet, from_examples
+from graft.evaluation.questions import QuestionSet
 from graft.evaluation.recording import RecordedModel
 from graft.evaluation.regression import Regression, regress
 from graft.models import Model
 from graft.training.protocol import TrainResult
+from graft.tuning.bases import HostedBase
+from graft.tuning.held_out import MOST_PROMPTS, held_out_questions, keep_held_out
 from graft.tuning.preparing import Prepared
 from graft.tuning.values import TuneRequest
 
 Tell = Callable[[str, int, int], object]
 """(what is done, how many, of how many)"""
 _SECRETS = 50
+_HOSTED_SETTINGS = ("epochs", "batch_size", "seed")
+"""What a provider is told of [tuning]; see `training.hosted`."""
 _LIBRARIES = ("graft-llm", "torch", "transformers", "peft", "xllamacpp")
 
 
@@ -65,21 +69,23 @@ def prove(
     data: Path | None,
     tell: Tell = lambda what, done, total: None,
 ) -> Proof:
-    """Measure what the request asks for.
+    """Measure what the request asks for; inside a model whose provider keeps it nobody can look, so the task alone.
 
     Args:
-        folder: Where replies are kept.
+        folder: Where replies and the questions asked are kept.
         data: Folder of public test data, for general ability; without it the shipped questions serve.
     """
+    asked = prepared.held_out[: request.questions]
+    questions = held_out_questions(asked, train=prepared.train)
+    compared = prepared.held_out[: max(request.questions, MOST_PROMPTS)]  # too few would let one token fail an export
+    keep_held_out(held_out_questions(compared, train=prepared.train), folder)
     if request.proof == "none":
         return Proof()
     evaluations: list[Evaluation | None] = [None, None]
-    asked = prepared.held_out[: request.questions]
     if asked:
-        questions = from_examples(asked, train=prepared.train)
         for place, (who, model) in enumerate((("tuned", tuned), ("base", base))):
             evaluations[place] = _evaluate(who, model, questions, prepared, folder, tell)
-    if request.proof == "quality" or trained.adapter is None:
+    if request.proof == "quality" or trained.adapter is None or isinstance(prepared.base, HostedBase):
         return Proof(tuned=evaluations[0], base=evaluations[1])
     scorer = TorchScorer(prepared.base.checkpoint, trained.adapter, name=request.name)
     without = scorer.without_adapter(name=prepared.base.name)
@@ -107,8 +113,7 @@ def prove(
 def _evaluate(
     who: str, model: Model, questions: QuestionSet, prepared: Prepared, folder: Path, tell: Tell
 ) -> Evaluation:
-    longest = max(len(one.tokens) - one.answer_start for one in prepared.run.train)
-    options = EvaluateOptions(max_tokens=min(1024, 2 * longest + 16))
+    options = EvaluateOptions(max_tokens=min(1024, 2 * prepared.longest_answer + 16))
     return evaluate(
         RecordedModel(model, folder / f"replies-{who}.jsonl"),
         questions,
@@ -120,6 +125,12 @@ def _evaluate(
 
 def card(request: TuneRequest, prepared: Prepared, trained: TrainResult, proof: Proof) -> str:
     """The model card, in Markdown."""
+    settings = asdict(prepared.run.settings)
+    if isinstance(prepared.base, HostedBase):
+        settings = {key: settings[key] for key in _HOSTED_SETTINGS} | {
+            "provider's name of the model": trained.model,
+            "trained tokens": f"{trained.tokens:,}",
+        }
     counts = {"training": len(prepared.train), "dev": len(prepared.dev), "held out": len(prepared.held_out)}
     return write_card(
         Card(
@@ -132,7 +143,7 @@ def card(request: TuneRequest, prepared: Prepared, trained: TrainResult, proof: 
                 for file in prepared.files
             ],
             settings={
-                **asdict(prepared.run.settings),
+                **settings,
                 "trainer": prepared.trainer.name,
                 "steps": f"{trained.step} kept of {trained.steps} ({trained.stopped})",
                 "dev loss, nats a token": "not measured" if trained.dev_loss is None else f"{trained.dev_loss:.4f}",
@@ -152,7 +163,8 @@ def card(request: TuneRequest, prepared: Prepared, trained: TrainResult, proof: 
 
 def _command(request: TuneRequest) -> str:
     words = ["graft tune", request.train, "--model", request.model, "--name", request.name]
-    for option, value in (("--dev", request.dev), ("--held-out", request.held_out)):
+    given = (request.dev, request.held_out, request.retrieval_aware)
+    for option, value in zip(("--dev", "--held-out", "--retrieval-aware"), given, strict=True):
         words += [option, value] if value else []
     return " ".join([*words, "--proof", request.proof])
 

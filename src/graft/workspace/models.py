@@ -108,7 +108,7 @@ class ModelVerbs(Opened):
 
         problems = self.store.check()
         for entry in catalogue().values():
-            if is_pulled(entry, cache=model_cache()):
+            if entry.weights == entry.name and is_pulled(entry, cache=model_cache()):
                 try:
                     verify(entry, cache=model_cache())
                 except GraftError as error:

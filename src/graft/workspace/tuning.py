@@ -12,12 +12,13 @@ from graft.settings import model_cache
 from graft.workspace.models import ModelVerbs
 
 if TYPE_CHECKING:
+    from graft.dataset.retrieval_aware import Shelf
     from graft.evaluation.evaluating import Evaluation, EvaluationProgress
     from graft.evaluation.likelihood import TorchScorer
     from graft.evaluation.regression import Regression, RegressionProgress
-    from graft.models import Model
+    from graft.prompting import CountTokens
     from graft.training.exporting import ExportResult
-    from graft.tuning import Base, Prepared, TunedModel, TuneProgress, TuneRequest
+    from graft.tuning import Base, HostedBase, Prepared, TunedModel, TuneProgress, TuneRequest
 
 
 class TuningVerbs(ModelVerbs):
@@ -28,12 +29,17 @@ class TuningVerbs(ModelVerbs):
         request: TuneRequest,
         *,
         overrides: Mapping[str, object] | None = None,
+        price_usd: float | None = None,
         tell: Callable[[str], object] = lambda what: None,
     ) -> Prepared:
         """Read the examples and look ahead: exact tokens, time, memory, and what is sure to fail.
 
+        A request that is retrieval-aware has its examples made here, from what these principals may read; they are
+        kept in the run's folder and not made again.
+
         Args:
             overrides: Values of [tuning] instead of those of graft.toml.
+            price_usd: Of a million trained tokens, where a provider trains: for the cost.
         Raises:
             GraftError: The examples or the base cannot be used; says what would help.
         """
@@ -41,7 +47,15 @@ class TuningVerbs(ModelVerbs):
 
         settings = with_overrides(self.settings, overrides or {})
         base = self._base(request.model, tell)
-        return prepare(request, base, settings, version_folder(self.home / "tuned", request), tell=tell)
+        return prepare(
+            request,
+            base,
+            settings,
+            version_folder(self.home / "tuned", request),
+            open_shelf=lambda count: self._shelf(request.retrieval_aware, count),
+            price_usd=price_usd,
+            tell=tell,
+        )
 
     def tune(
         self,
@@ -54,46 +68,31 @@ class TuningVerbs(ModelVerbs):
     ) -> TunedModel:
         """Train, prove and register a model; the same request goes on where it was cut off.
 
+        A hosted base is trained by its provider, which gets the examples and is paid: `prepare_tuning` says what.
+
         Args:
             prepared: What `prepare_tuning` returned for this request, if it was asked.
         Raises:
             TrainingError: It cannot be done, or went wrong; the last checkpoint is kept.
         """
-        from graft.models.llama import LlamaModel
-        from graft.models.specs import ModelSpec
-        from graft.tuning import tune
+        from graft.models import open_model
+        from graft.tuning import TuneProgress, tune
 
-        ready = prepared or self.prepare_tuning(request, overrides=overrides)
-        folder = ready.run.folder.parent
+        def tell(what: str) -> None:
+            progress(TuneProgress(stage=what, done=0, total=0))
 
-        def open_served(name: str, gguf: Path, adapter: Path | None) -> Model:
-            return LlamaModel(
-                gguf,
-                name=name,
-                context_tokens=self.settings.model.context_tokens,
-                threads=self.settings.model.threads,
-                adapter=adapter,
-            )
-
+        ready = prepared or self.prepare_tuning(request, overrides=overrides, tell=tell)
         tuned = tune(
             request,
             ready,
-            folder=folder,
-            open_served=open_served,
+            folder=ready.run.folder.parent,
+            open_served=lambda spec: open_model(spec, settings=self.settings.model, cache=model_cache()),
             data=_test_data(),
             progress=progress,
             cancelled=cancelled,
         )
         for name in (tuned.name, f"{tuned.name}@{tuned.version}"):
-            self._put_model(
-                ModelSpec(
-                    name=name,
-                    kind="file",
-                    target=str(tuned.gguf),
-                    adapter=str(tuned.served_adapter),
-                    run=str(tuned.folder),
-                )
-            )
+            self._put_model(tuned.spec(name))
         return tuned
 
     def tuned_models(self) -> list[TunedModel]:
@@ -130,19 +129,31 @@ class TuningVerbs(ModelVerbs):
     ) -> ExportResult:
         """Write a tuned model as an adapter, a merged checkpoint or a GGUF, proven to answer as it does here.
 
+        It is asked the run's held-out prompts: its tokens must be the adapter's, and its figure by the task's metric
+        within the interval of the adapter's.
+
         Args:
             into: Folder; the run's own `exports` by default.
         Raises:
+            UsageError: Its weights are not here: it is hosted.
             GraftError: The file would not answer as the adapter does; says by how much.
         """
         from graft.training.exporting import Tuned, export
+        from graft.tuning import Base, read_check
+        from graft.tuning.ahead import token_counter
 
         tuned = self.tuned_model(name)
+        checkpoint, adapter = tuned.weights()
+        base = Base(name=tuned.base, checkpoint=checkpoint, gguf=tuned.gguf, licence="")
+        check = read_check(tuned.folder, token_counter(base, self.settings))
+        tell(f"{to} is to be held against the adapter on {check.words}")
         return export(
-            Tuned(name=tuned.name, adapter=tuned.adapter, checkpoint=tuned.checkpoint, gguf=tuned.gguf),
+            Tuned(name=tuned.name, adapter=adapter, checkpoint=checkpoint, gguf=tuned.gguf),
             to=to,
             into=tuned.folder / "exports" if into is None else Path(into),
             quantisation=quantisation,
+            prompts=check.prompts,
+            metric=check.metric,
             force=force,
             tell=tell,
         )
@@ -216,19 +227,38 @@ class TuningVerbs(ModelVerbs):
             raise UsageError(f"{tuned!r} against itself shows nothing", fix="--against the model it was tuned from")
         return regress(self._scorer(tuned), self._scorer(against), data=_test_data(), limit=limit, progress=progress)
 
-    def _base(self, name: str, tell: Callable[[str], object] = lambda what: None) -> Base:
+    def _shelf(self, collection: str | None, count_tokens: CountTokens) -> Shelf:
+        from graft.dataset.retrieval_aware import Shelf
+
+        return Shelf(
+            store=self.store,
+            embedder=self.embedder,
+            principals=self.principals,
+            count_tokens=count_tokens,
+            collections=None if collection is None else (collection,),
+            retrieval=self.settings.retrieval,
+            answering=self.settings.answering,
+        )
+
+    def _base(self, name: str, tell: Callable[[str], object] = lambda what: None) -> Base | HostedBase:
         from graft.tuning import open_base
 
         return open_base(self._added_models().get(name, name), cache=model_cache(), tell=tell)
 
     def _scorer(self, name: str) -> TorchScorer:
         from graft.evaluation.likelihood import TorchScorer
+        from graft.tuning import HostedBase
 
         spec = self._added_models().get(name)
         if spec is not None and spec.run is not None:
-            tuned = self.tuned_model(name)
-            return TorchScorer(tuned.checkpoint, tuned.adapter, name=name)
-        return TorchScorer(self._base(name).checkpoint, name=name)
+            return TorchScorer(*self.tuned_model(name).weights(), name=name)
+        base = self._base(name)
+        if isinstance(base, HostedBase):
+            raise UsageError(
+                f"{name!r} is hosted: its weights are not here, so what it lost cannot be read from inside",
+                fix=f"graft evaluate {name} --questions FILE",
+            )
+        return TorchScorer(base.checkpoint, name=name)
 
 
 def _test_data() -> Path | None:
