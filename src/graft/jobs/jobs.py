@@ -28,6 +28,8 @@ from graft.jobs.values import ItemTrouble, Job, JobStatus
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _CLAIM_SECONDS = 0.5
 """For a process that only looks whether a job is running to let go of it."""
+_STEER_ROUNDS = 5
+"""Looks at a job that changes hands; only one that its own holder steers is met so often."""
 _STOP_CLAIM_SECONDS = 0.2
 _MOST_STARTS = 5
 """After so many crashes in a row a worker leaves a job to people: it may be what kills the workers."""
@@ -221,7 +223,7 @@ class Jobs:
 
     def _steer(self, job_id: str, wanted: str, at_rest: Callable[[Job], None], refused: Sequence[JobStatus]) -> Job:
         """Tell whoever runs a job what is wanted of it, or do that to a job that nobody runs."""
-        while True:  # it may end between the look at who runs it and the word to them
+        for _ in range(_STEER_ROUNDS):  # it may end between the look at who runs it and the word to them
             self._refuse(self.get(job_id), refused)
             with self._ownership.claim(job_id, seconds=_STOP_CLAIM_SECONDS) as claim:
                 if claim is not None:
@@ -230,6 +232,7 @@ class Jobs:
                     at_rest(job)
                 if claim is not None or self._records.want(job_id, wanted):
                     return self.get(job_id)
+        raise UsageError(f"job {job_id} is just ending", fix=f"graft jobs show {job_id}")
 
     def _refuse(self, job: Job, statuses: Sequence[JobStatus]) -> None:
         if job.status in statuses:
