@@ -85,6 +85,8 @@ def test_macro_f1_of_labels_by_hand() -> None:
 
 
 def test_an_abstention_is_told_from_an_answer_with_a_not_in_it() -> None:
+    assert abstention("Nonetheless it is 4 metres.", ["none"]) == 0
+    assert abstention("None.", ["none"]) == 1
     yes = ["Not in the documents.", "I don't know.", "The passage does not mention it.", "", "That is not specified."]
     no = ["Bikes may not be returned.", "It is in the documents: 12 days.", "No, 4."]
     assert [abstention(answer, []) for answer in (*yes, *no)] == [1.0] * len(yes) + [0.0] * len(no)
@@ -220,3 +222,15 @@ def test_the_geography_references_execute_and_match_themselves(data: Path) -> No
         verdicts = [execution_match(sql, [sql], runner).score for sql in queries]
         wrong = [execution_match("SELECT 'x'", [sql], runner).score for sql in queries]
     assert verdicts.count(1.0) >= 38 and 1.0 not in wrong
+
+
+def test_a_guarded_process_that_dies_while_it_answers_is_a_result_not_a_traceback(
+    runner: SqlRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = tmp_path / "dying.py"
+    dying.write_text("import sys\nsys.stdin.readline()\nsys.stdout.write('{\"rows\": [[1')\n")
+    runner.close()
+    monkeypatch.setattr("graft.evaluation.sql._WORKER", dying)
+    assert "took longer" in (runner.run("SELECT 1").error or "")
+    monkeypatch.undo()
+    assert runner.run("SELECT 1").rows == ((1,),)

@@ -18,7 +18,7 @@ from graft.evaluation.likelihood import Likelihood, Prompted, TorchScorer
 from graft.evaluation.memorising import FindPersonal, Planted, plant, probe_canaries, probe_leakage, secrets_in
 from graft.evaluation.regression import Regression, divergence, regress
 from graft.models import Message
-from graft.training.checkpoint import checkpoint_from_gguf
+from graft.training.checkpoint import checkpoint_from_gguf, open_checkpoint
 from tests.model_fixtures import smollm2
 from tests.training_fixtures import examples, small_checkpoint
 
@@ -295,3 +295,38 @@ def test_the_real_model_knows_general_things_and_is_no_worse_than_itself(real: P
     assert general["acc_norm"] >= 0.6  # 4 choices: 25% by chance
     assert 20 < math.exp(general["perplexity"]) < 90  # short texts without a beginning; chance is 49,152
     assert found.divergence.agreement.mean == 1
+
+
+def test_an_activated_adapter_acts_on_the_whole_answer_and_on_nothing_without_a_prompt(
+    checkpoint: Path, base: TorchScorer, tmp_path: Path
+) -> None:
+    from graft.training.lean.lora import Adapter
+    from graft.training.lean.shape import read_shape
+
+    shape = read_shape(open_checkpoint(checkpoint).config)
+    adapter = Adapter(shape, rank=4, alpha=8.0, seed=0)
+    adapter.vector.normal_(0, 0.2, generator=torch.Generator().manual_seed(1))
+    invocation = base.encode("<|im_start|>assistant\n")
+    adapter.save(tmp_path, base=str(checkpoint), extra={"alora_invocation_tokens": list(invocation)})
+    tuned = TorchScorer(checkpoint, tmp_path)
+    chats = [base.chat_tokens(e.prompt) for e in examples(4)]
+    tails = ("the fox", "the owl lives in the wood", "the")
+    moved = 0.0
+    for scorer in (tuned, tuned.without_adapter()):
+        found = scorer.likelihoods([Prompted(chat, tails) for chat in chats])
+        for chat, row in zip(chats, found, strict=True):
+            for tail, one in zip(tails, row, strict=True):
+                ids = scorer.encode(tail)
+                scores = torch.log_softmax(torch.tensor(scorer.logits(chat, ids)), -1)  # whole, by PEFT itself
+                whole = scores.gather(1, torch.tensor(ids)[:, None]).sum().item()
+                assert one.log_probability == pytest.approx(whole, abs=1e-4)
+                moved += one.log_probability * (1 if scorer is tuned else -1)
+    assert abs(moved) > 1
+    plain = [Prompted("the wood", (" the fox lives here", " the owl"))]
+    (with_it,), (without,) = tuned.likelihoods(plain), base.likelihoods(plain)
+    for one, other in zip(with_it, without, strict=True):
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-5)
+    together = tuned.continued(chats, 8)
+    assert together == [tuned.continued([chat], 8)[0] for chat in chats] != base.continued(chats, 8)
+    for chat, answer in zip(chats, together, strict=True):
+        assert list(answer) == tuned.logits(chat, answer).argmax(-1).tolist()

@@ -121,6 +121,8 @@ def test_two_adapters_add_up(checkpoint: Path, adapter: Path, tmp_path: Path) ->
     one, two = _tensors(both), _tensors(swapped)
     assert all(torch.allclose(one[name], two[name], atol=1e-5) for name in one)
     assert len(weight_files(both)[0].merged) == 2
+    with pytest.raises(GraftError, match="is not this merge"):
+        merge(checkpoint, adapter, both)  # the adapter is in there, and so is another
 
 
 def test_a_half_precision_base_is_rounded_once(checkpoint: Path, adapter: Path, tmp_path: Path) -> None:
@@ -166,6 +168,7 @@ def test_an_activated_adapter_is_refused_with_the_reason(checkpoint: Path, adapt
         ({"bias": "all"}, "biases"),
         ({"modules_to_save": ["lm_head"]}, "lm_head"),
         ({"lora_alpha": "x"}, "damaged"),
+        ({"init_lora_weights": "pissa_niter_4"}, "out of the base's weights"),
     ],
 )
 def test_what_is_no_plain_adapter_is_refused(

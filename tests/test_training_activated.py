@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,27 @@ def test_prompts_that_end_differently_are_refused(run: TrainRun, tmp_path: Path)
     with pytest.raises(TrainingError, match="generation prompt") as caught:
         LeanTrainer().train(dataclasses.replace(run, train=(*run.train, other), folder=tmp_path))
     assert 'method = "lora"' in caught.value.fix
+
+
+def test_prompts_are_computed_a_few_at_a_time_and_no_more_than_the_cap_is_kept(run: TrainRun, tmp_path: Path) -> None:
+    decoder = Decoder(open_checkpoint(run.checkpoint), rank=4, alpha=8.0, seed=0)
+    seen: list[int] = []
+    compute = decoder.pasts
+
+    def pasts(prompts: Sequence[torch.Tensor], **options: Any) -> list[torch.Tensor]:
+        seen.append(sum(map(len, prompts)))
+        return compute(prompts, **options)
+
+    decoder.pasts = pasts  # type: ignore[method-assign]
+    cache = PromptCache(decoder, run.train, most_mb=1, folder=tmp_path, tokens_at_once=100)
+    rows = cache(range(14))
+    assert len(rows) == 14 and len(seen) > 3 and max(seen) <= 100
+    cache.room = 0
+    again = PromptCache(decoder, run.train, most_mb=1, folder=tmp_path)
+    assert again.room == 1_000_000 - sum(path.stat().st_size for path in tmp_path.iterdir()) < 1_000_000
+
+
+def test_a_disk_that_takes_no_prompts_stops_nothing(run: TrainRun, tmp_path: Path) -> None:
+    (tmp_path / "prompts-train").write_text("a file where a folder must be: nothing can be written there")
+    result = LeanTrainer().train(dataclasses.replace(run, folder=tmp_path))
+    assert result.stopped == "finished"

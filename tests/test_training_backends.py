@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,8 +23,10 @@ from graft.training.checkpoint import load_tokenizer, open_checkpoint
 from graft.training.encoding import encode
 from graft.training.general import GeneralTrainer
 from graft.training.hosted import HostedTrainer, unencoded
+from graft.training.lean.trainer import LeanTrainer
 from graft.training.opening import open_trainer
 from graft.training.protocol import Trainer, TrainProgress, TrainRun
+from graft.training.states import CHECKPOINTS, CURVE
 from tests.training_fixtures import examples, quick, small_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -65,10 +71,77 @@ class TestGeneral(TrainerContract):
         with pytest.raises(TrainingError, match="no number"):
             GeneralTrainer(device="cpu").train(dataclasses.replace(run, settings=wild))
 
+    def test_a_run_that_blows_up_keeps_no_spoilt_state(self, run: TrainRun) -> None:
+        settings = dataclasses.replace(run.settings, learning_rate=1e30, max_grad_norm=0.0, checkpoint_steps=1)
+        with pytest.raises(TrainingError, match=r"step 1 is kept") as caught:
+            GeneralTrainer(device="cpu").train(dataclasses.replace(run, dev=(), settings=settings))
+        assert "learning_rate" in caught.value.fix
+        assert [path.name for path in (run.folder / CHECKPOINTS).glob("checkpoint-*")] == ["checkpoint-1"]
+
+    def test_a_run_killed_in_the_middle_has_a_curve_without_repeats(self, base: Path, tmp_path: Path) -> None:
+        done = in_a_process(
+            base, tmp_path / "run", "GeneralTrainer(device='cpu')",
+            "train(run, progress=lambda seen: os.kill(os.getpid(), 9) if seen.step == 5 else None)",
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, done.stderr[-500:]
+        run = run_in(base, tmp_path / "run")
+        assert GeneralTrainer(device="cpu").train(run).resumed_from == 4
+        lines = [json.loads(line) for line in (run.folder / CURVE).read_text().splitlines()]
+        assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+        assert [line["dev_loss"] is not None for line in lines] == [False, True] * 3
+
     def test_qlora_without_a_gpu_is_refused(self, run: TrainRun) -> None:
         wish = dataclasses.replace(run, settings=dataclasses.replace(run.settings, quantize=True))
         with pytest.raises(TrainingError, match="needs a GPU"):
             GeneralTrainer(device="cpu").train(wish)
+
+
+def run_in(base: Path, folder: Path) -> TrainRun:
+    made = encode(examples(12), load_tokenizer(open_checkpoint(base)), context_tokens=256).encoded
+    settings = quick(evaluate_steps=2, checkpoint_steps=2, epochs=3.0)
+    return TrainRun(checkpoint=base, train=made[:8], dev=made[8:], settings=settings, folder=folder)
+
+
+def in_a_process(base: Path, folder: Path, trainer: str, train: str) -> subprocess.CompletedProcess[str]:
+    script = (
+        "import os, resource, signal, sys; from pathlib import Path\n"
+        "from tests.test_training_backends import GeneralTrainer, run_in\n"
+        "from graft.training.lean.trainer import LeanTrainer\n"
+        "def limit(size):\n"
+        "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))\n"
+        f"run = run_in(Path(sys.argv[1]), Path(sys.argv[2])); trainer = {trainer}\n"
+        f"{train.replace('train(', 'trainer.train(')}\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(base), str(folder)],
+        cwd=Path(__file__).parent.parent, env={**os.environ, "PYTHONPATH": "."}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trainer", "bytes_left"),
+    [("LeanTrainer()", 70_000), ("GeneralTrainer(device='cpu')", 40_000), ("GeneralTrainer(device='cpu')", 70_000)],
+    ids=["lean, in the optimiser", "general, in the adapter", "general, in the optimiser"],
+)
+def test_a_disk_that_takes_no_more_is_told_and_a_later_call_finishes(
+    base: Path, tmp_path: Path, trainer: str, bytes_left: int
+) -> None:
+    done = in_a_process(base, tmp_path / "run", trainer, f"limit({bytes_left}); train(run)")
+    assert "graft.errors.TrainingError: " in done.stderr and "cannot be written" in done.stderr, done.stderr[-800:]
+    assert "free space on that disk" in done.stderr
+    result = (LeanTrainer() if trainer == "LeanTrainer()" else GeneralTrainer(device="cpu")).train(
+        run_in(base, tmp_path / "run")
+    )
+    assert result.stopped == "finished" and result.resumed_from == 0 and result.steps == 6
+
+
+@pytest.mark.parametrize("trainer", [LeanTrainer(), GeneralTrainer(device="cpu")])
+def test_an_example_over_the_context_is_refused_by_every_trainer(run: TrainRun, trainer: Trainer) -> None:
+    long = dataclasses.replace(run.train[0], tokens=list(run.train[0].tokens) * 12)
+    with pytest.raises(TrainingError, match=r"context of 256 tokens; the longest, made\.jsonl:1") as caught:
+        trainer.train(dataclasses.replace(run, train=(*run.train, long)))
+    assert "--truncate" in caught.value.fix
 
 
 def test_the_back_end_follows_the_settings(run: TrainRun) -> None:
@@ -205,6 +278,19 @@ class TestHosted(TrainerContract):
         with pytest.raises(KeyboardInterrupt):
             trainer.train(run, progress=cut)
         assert trainer.train(run).model == "ft:base:mine" and len(provider.jobs) == 1
+
+    def test_a_cancelled_job_is_followed_by_a_new_one(
+        self, trainer: Trainer, run: TrainRun, provider: Provider
+    ) -> None:
+        assert trainer.train(run, cancelled=lambda: True).stopped == "cancelled"
+        result = trainer.train(run)
+        assert result.stopped == "finished" and result.model == "ft:base:mine" and len(provider.jobs) == 2
+
+    def test_a_folder_that_takes_no_files_is_told_with_a_remedy(self, trainer: Trainer, run: TrainRun) -> None:
+        (run.folder / "train.jsonl").mkdir(parents=True)
+        with pytest.raises(TrainingError, match="cannot be written") as caught:
+            trainer.train(run)
+        assert "free space" in caught.value.fix
 
     def test_a_job_that_fails_says_why(self, trainer: Trainer, run: TrainRun, provider: Provider) -> None:
         provider.fail = True

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from graft.dataset import Example
 from graft.errors import ModelError, TrainingError, UsageError
 from graft.models import Message
 from graft.models.llama import LlamaModel
-from graft.training.checkpoint import checkpoint_from_gguf, load_tokenizer, open_checkpoint
+from graft.training.checkpoint import checkpoint_from_gguf, load_model, load_tokenizer, open_checkpoint
 from graft.training.encoding import encode, require_all
+from graft.training.general import GeneralTrainer
 from graft.training.lean.shape import read_shape
 from graft.training.lean.trainer import LeanTrainer
 from graft.training.machine import bfloat16_is_fast, disk_mb, memory_mb
@@ -86,6 +90,7 @@ def test_loss_falls_on_the_answer_and_the_end_of_its_turn_alone(tokenizer: Any, 
     assert not made.refused
     (one,) = made.encoded
     assert tokenizer.decode(one.tokens[one.answer_start :]) == learnt
+    assert template == MISTRAL or one.header_tokens > 0
     assert one.mask == (False,) * one.answer_start + (True,) * (len(one.tokens) - one.answer_start)
 
 
@@ -174,10 +179,21 @@ def test_a_tokenizer_without_a_pad_token_pads_with_its_end_token(base: Path, tmp
         (lambda f: (f / "model.safetensors").write_bytes(b"\x80\x04pickle"), "not a whole safetensors file"),
         (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../x"}}'), "damaged"),
         (lambda f: (f / "config.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "config.json").write_text('{"n_positions": "many"}'), "n_positions is 'many'"),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "tokenizer.json").unlink(), "no tokenizer.json"),
     ],
-    ids=["code", "tokenizer code", "pickle", "pickle in disguise", "path", "json", "no config", "no tokenizer"],
+    ids=[
+        "code",
+        "tokenizer code",
+        "pickle",
+        "pickle in disguise",
+        "path",
+        "json",
+        "context",
+        "no config",
+        "no tokenizer",
+    ],
 )
 def test_a_checkpoint_that_is_unsafe_or_damaged_is_refused(
     base: Path, tmp_path: Path, break_it: Any, says: str
@@ -191,6 +207,31 @@ def test_a_checkpoint_that_is_unsafe_or_damaged_is_refused(
     with pytest.raises(ModelError, match=says) as caught:
         open_checkpoint(folder)
     assert caught.value.fix
+
+
+def test_weights_that_are_missing_or_of_no_known_model_are_refused_not_drawn_at_random(
+    base: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "copy"))
+    tensors = load_file(folder / "model.safetensors")
+    lost = "model.layers.1.mlp.up_proj.weight"
+    save_file({k: v for k, v in tensors.items() if k != lost}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks, or has in another size, {lost}"):
+        load_model(open_checkpoint(folder))
+    save_file(tensors | {lost: tensors[lost][:5].clone()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=lost):
+        load_model(open_checkpoint(folder))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "nonesuch"}))
+    with pytest.raises(ModelError, match="nonesuch"):
+        load_model(open_checkpoint(folder))
+
+
+def test_the_context_has_the_name_that_the_architecture_gives_it(base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "copy"))
+    for config in ({"n_positions": 1024}, {"text_config": {"max_position_embeddings": 1024}}):
+        (folder / "config.json").write_text(json.dumps(config))
+        assert open_checkpoint(folder).context_tokens == 1024
 
 
 def run_of(base: Path, tokenizer: Any, folder: Path, **changes: Any) -> TrainRun:
@@ -230,6 +271,14 @@ def test_preflight_refuses_what_is_sure_to_fail(
     with pytest.raises(TrainingError, match="no example") as caught:
         empty.require()
     assert caught.value.fix == "graft dataset check FILE"
+
+
+def test_no_setting_of_the_lean_trainer_is_named_where_another_one_lacks_memory(
+    base: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graft.training.preflight.memory_mb", lambda: 10.0)
+    (refusal,) = preflight(run_of(base, tokenizer, tmp_path), tokenizer, GeneralTrainer(device="cpu")).refusals
+    assert "of memory" in refusal and "micro_tokens" not in refusal and "smaller base model" in refusal
 
 
 def test_one_class_alone_is_warned_of(base: Path, tokenizer: Any, tmp_path: Path) -> None:

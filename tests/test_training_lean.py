@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from graft.errors import TrainingError
+from graft.errors import TrainingError, UsageError
 from graft.testing.trainer import TrainerContract
 from graft.training.checkpoint import load_model, load_tokenizer, open_checkpoint
 from graft.training.encoding import encode
 from graft.training.lean.decoder import Decoder, Row, packs
 from graft.training.lean.lora import Adapter
 from graft.training.lean.sharing import segments
-from graft.training.lean.trainer import LeanTrainer
+from graft.training.lean.trainer import LeanTrainer, answer_loss_of
 from graft.training.protocol import Trainer, TrainProgress, TrainRun
-from graft.training.states import CHECKPOINTS, CURVE
+from graft.training.states import ADAPTER, CHECKPOINTS, CURVE
 from tests.training_fixtures import examples, quick, small_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -228,8 +231,68 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_state(checkpo
     with pytest.raises(TrainingError, match=r"no number at step \d+") as caught:
         LeanTrainer().train(run)
     assert "learning_rate" in caught.value.fix
-    kept = sorted((run.folder / CHECKPOINTS).iterdir())
-    assert kept and all((state / "adapter_model.safetensors").is_file() for state in kept)
+    (kept,) = (run.folder / CHECKPOINTS).iterdir()  # of the two latest the last was spoilt already
+    assert kept.name == "step-00000001" and "step 1 is kept" in caught.value.message
+    assert math.isfinite(answer_loss_of(checkpoint, kept, run.dev, run.settings))
+
+
+@pytest.mark.parametrize("dev", [0, 4])
+def test_a_run_that_blows_up_in_its_last_step_is_no_result(checkpoint: Path, tmp_path: Path, dev: int) -> None:
+    settings: dict[str, Any] = {"learning_rate": 1e30, "max_grad_norm": 0.0, "epochs": 1.0, "evaluate_steps": 0}
+    run = run_of(checkpoint, tmp_path / "run", count=8, dev=dev, **settings)
+    with pytest.raises(TrainingError, match="no number at step 2"):
+        LeanTrainer().train(run)
+    assert not (run.folder / ADAPTER).exists() and not list((run.folder / CHECKPOINTS).iterdir())
+
+
+def test_one_step_alone_learns(checkpoint: Path, tmp_path: Path) -> None:
+    run = run_of(checkpoint, tmp_path / "run", count=4, dev=0, epochs=1.0)
+    result = LeanTrainer().train(run)
+    assert result.steps == 1 and result.adapter is not None
+    first = Adapter(Decoder(open_checkpoint(checkpoint), rank=4, alpha=8.0, seed=0).shape, rank=4, alpha=8.0, seed=0)
+    first.load(result.adapter)
+    assert all(tensor.any() for tensor in first.b.values())
+
+
+@pytest.mark.parametrize("spelling", ["rope_type", "type"])
+def test_scaled_positions_are_those_of_transformers_in_either_spelling(tmp_path: Path, spelling: str) -> None:
+    folder = small_checkpoint(tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("rope_parameters", None)
+    config |= {"rope_theta": 10_000.0, "rope_scaling": {spelling: "linear", "factor": 4.0}}
+    (folder / "config.json").write_text(json.dumps(config))
+    opened = open_checkpoint(folder)
+    row = Row(torch.randint(0, 400, (60,), generator=torch.Generator().manual_seed(1)), 10)
+    with torch.no_grad():
+        logits = load_model(opened, dtype=torch.float32)(row.tokens[None]).logits[0, 9:-1]
+        loss = Decoder(opened, rank=4, alpha=8.0, seed=0).loss([row])
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, row.tokens[10:]).item() * 50, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("precision", "float16"), ("weight_decay", -1.0), ("learning_rate", math.nan), ("warmup_share", -0.5),
+     ("epochs", math.inf), ("alpha", 0.0), ("evaluate_steps", -1)],
+)  # fmt: skip
+def test_a_setting_that_no_run_can_have_is_refused_by_name(
+    checkpoint: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    with pytest.raises(UsageError, match=rf"\[tuning\] {name} = ") as caught:
+        LeanTrainer().train(run_of(checkpoint, tmp_path / "run", **{name: value}))
+    assert caught.value.fix.startswith(f"{name} = ")
+
+
+def test_an_adapter_is_taken_whole_or_not_at_all(checkpoint: Path, tmp_path: Path) -> None:
+    shape = Decoder(open_checkpoint(checkpoint), rank=4, alpha=8.0, seed=0).shape
+    saved, other = (Adapter(shape, rank=4, alpha=8.0, seed=seed) for seed in (1, 2))
+    saved.save(tmp_path, base="base")
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    tensors.popitem()
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    before = other.vector.clone()
+    with pytest.raises(KeyError):
+        other.load(tmp_path)
+    assert torch.equal(other.vector, before)
 
 
 def test_another_run_in_the_folder_is_refused_by_what_differs(checkpoint: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _CONTEXTS_AT_ONCE = 8
 _TOKENS_AT_ONCE = 512
 """Of continuations: their logits are 49,152 floats a token for a small vocabulary, so 100 MB."""
 _MOST_CONTEXT = 4096
+"""Tokens of a text whose likelihood is asked for; a longer one loses its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,9 @@ class Scorer(Protocol):
 class TorchScorer:
     """A checkpoint folder (safetensors), with a PEFT adapter or without, in float32.
 
+    An activated adapter acts as it does when it is served: from the last generation prompt on, nowhere in text
+    without one.
+
     Args:
         device: "cpu", or "cuda".
     Raises:
@@ -108,9 +112,11 @@ class TorchScorer:
     def __init__(
         self, checkpoint: Path, adapter: Path | None = None, *, device: str = "cpu", name: str | None = None
     ) -> None:
+        from graft.training.adapters import read_invocation
         from graft.training.checkpoint import load_model, load_tokenizer, open_checkpoint
         from graft.training.silence import quiet
 
+        self._invocation: tuple[int, ...] | None = None
         with quiet():
             import torch
 
@@ -119,9 +125,11 @@ class TorchScorer:
             model = load_model(opened, dtype=torch.float32)
             if adapter is not None:
                 model = _with_adapter(model, adapter)
+                self._invocation = read_invocation(adapter)
             self._model = model.to(device).eval()
         self.name = name or (adapter or checkpoint).name
         self.vocabulary = int(self._model.config.get_text_config().vocab_size)
+        self._context_tokens = opened.context_tokens
         self._limit = min(opened.context_tokens, _MOST_CONTEXT)
         self._device = device
         self._has_adapter = adapter is not None
@@ -153,7 +161,10 @@ class TorchScorer:
     def chat_tokens(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """See `Scorer.chat_tokens`."""
         turns = [{"role": message.role, "content": message.content} for message in messages]
-        return tuple(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+        made = self._tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=False, enable_thinking=False
+        )
+        return tuple(made)
 
     def continued(
         self, prompts: Sequence[Sequence[int]], max_tokens: int, progress: Tell = lambda done: None
@@ -169,9 +180,9 @@ class TorchScorer:
             for start in range(0, len(order), _CONTEXTS_AT_ONCE):
                 block = order[start : start + _CONTEXTS_AT_ONCE]
                 longest = max(len(prompts[i]) for i in block)
-                if longest + max_tokens > self._limit:
+                if longest + max_tokens > self._context_tokens:
                     raise ContextOverflow(
-                        f"a prompt of {longest:,} tokens and {max_tokens} more are over {self._limit:,}",
+                        f"a prompt of {longest:,} tokens and {max_tokens} more are over {self._context_tokens:,}",
                         fix="ask shorter prompts",
                     )
                 ids = torch.tensor([[pad] * (longest - len(prompts[i])) + list(prompts[i]) for i in block])
@@ -233,9 +244,10 @@ class TorchScorer:
     def _cut(self, head: list[int], tails: list[list[int]]) -> _Encoded:
         longest = max(map(len, tails), default=0)
         if not all(tails) or longest >= self._limit:
+            wrong = longest if all(tails) else 0
             raise ModelError(
-                f"a continuation of {longest:,} tokens cannot be scored; from 1 to {self._limit - 1:,} can",
-                fix="shorten the text",
+                f"a continuation of {wrong:,} tokens cannot be scored; from 1 to {self._limit - 1:,} can",
+                fix="shorten the text" if wrong else "give text that is tokens of its own",
             )
         return _Encoded(head[-(self._limit + 1 - longest) :], tails)
 
@@ -260,7 +272,8 @@ class TorchScorer:
                 last = start + step >= len(rows)
                 past = read.past_key_values if last else copy.deepcopy(read.past_key_values)
                 past.batch_select_indices(torch.tensor([i for i, _ in part], device=device))
-                more, sure = self._rest(past, [tail for _, tail in part])
+                awake = [self._awake(block[i].context) for i, _ in part]
+                more, sure = self._rest(past, [tail for _, tail in part], awake)
                 total[start : start + step] += more
                 greedy[start : start + step] &= sure
         found = iter(zip(total.tolist(), greedy.tolist(), [len(tail) for _, tail in rows], strict=True))
@@ -269,8 +282,20 @@ class TorchScorer:
                 Likelihood(value, tokens, sure) for value, sure, tokens in _take(found, len(one.continuations))
             )
 
-    def _rest(self, past: Any, tails: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probability of all tokens after each tail's first, and whether all are the likeliest."""
+    def _awake(self, context: Sequence[int]) -> bool:
+        """Whether an activated adapter, which acts from its generation prompt on, acts after this context."""
+        wanted = list(self._invocation or ())
+        starts = range(len(context) - len(wanted) + 1) if wanted else ()
+        return any(list(context[at : at + len(wanted)]) == wanted for at in starts)
+
+    def _rest(
+        self, past: Any, tails: Sequence[Sequence[int]], awake: Sequence[bool]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of all tokens after each tail's first, and whether all are the likeliest.
+
+        Args:
+            awake: For each tail; PEFT itself looks for the generation prompt, which lies in the past, in vain.
+        """
         import torch
 
         longest = max(map(len, tails))
@@ -278,7 +303,9 @@ class TorchScorer:
         real = torch.tensor([[1] * (len(tail) - 1) + [0] * (longest - len(tail)) for tail in tails]).bool()
         if longest == 1:
             return torch.zeros(len(tails)).double(), torch.ones(len(tails)).bool()
-        logits = self._model(padded[:, :-1], past_key_values=past, use_cache=True).logits.float()
+        given = padded[:, :-1]
+        offsets = {} if self._invocation is None else {"alora_offsets": [longest - 1 if one else 0 for one in awake]}
+        logits = self._model(given, past_key_values=past, use_cache=True, **offsets).logits.float()
         real, wanted = real.to(logits.device), padded[:, 1:]
         chosen = logits.gather(-1, wanted[..., None])[..., 0] - logits.logsumexp(dim=-1)
         sure = (logits.argmax(dim=-1) == wanted) | ~real

@@ -78,9 +78,8 @@ def abstention(answer: str, references: Sequence[str]) -> float:
     >>> abstention("Not in the documents.", []), abstention("It is 12 metres.", [])
     (1.0, 0.0)
     """
-    words = normalised(answer)
-    said = any(normalised(reference) in words for reference in references if normalised(reference))
-    return float(said or not words or _NOT_THERE.search(answer) is not None)
+    said = contained(answer, references)
+    return float(said or not normalised(answer) or _NOT_THERE.search(answer) is not None)
 
 
 def rouge_l(answer: str, references: Sequence[str]) -> float:

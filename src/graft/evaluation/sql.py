@@ -96,7 +96,8 @@ class SqlRunner:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(self._seconds + _GRACE_S):
                 return None
-        return process.stdout.readline() or None
+        line = process.stdout.readline()
+        return line if line.endswith(b"\n") else None  # half a line: it was killed while it wrote
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = subprocess.Popen(

@@ -26,6 +26,10 @@ _PREFIX = "base_model.model."
 _KEY = re.compile(rf"{re.escape(_PREFIX)}(?P<module>.+)\.lora_(?P<part>[AB])(\.default)?\.weight")
 
 
+_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq")
+"""PEFT's ways to begin an adapter that leave other base weights than the checkpoint's."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowRank:
     """One module's pair: its weight W becomes W + scale * B @ A.
@@ -88,15 +92,20 @@ def read_adapter(folder: Path) -> Adapter:
     for wrong in _unfit(config):
         raise ModelError(f"{folder} cannot be merged or exported: {wrong}", fix="train a plain LoRA adapter")
     pairs = _pairs(weights, config)
-    tokens = config.get("alora_invocation_tokens")
     return Adapter(
         folder=folder,
         sha256=_identity(weights, pairs),
         base=str(config.get("base_model_name_or_path") or ""),
         alpha=float(config["lora_alpha"]),
         pairs=pairs,
-        invocation_tokens=tuple(int(token) for token in tokens) if tokens else None,
+        invocation_tokens=read_invocation(folder),
     )
+
+
+def read_invocation(folder: Path) -> tuple[int, ...] | None:
+    """The tokens from which on the adapter acts; None for an ordinary one. Its weights are not looked at."""
+    tokens = _config(folder).get("alora_invocation_tokens")
+    return tuple(int(token) for token in tokens) if tokens else None
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -122,6 +131,8 @@ def _unfit(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"it is no plain LoRA ({variant})"
     if config.get("fan_in_fan_out"):
         yield "its base keeps weights transposed (fan_in_fan_out)"
+    if str(config.get("init_lora_weights")).partition("_niter")[0] in _CHANGES_THE_BASE:
+        yield f"its start took a part out of the base's weights ({config['init_lora_weights']})"
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
         yield "it trained biases too"
     if config.get("modules_to_save"):

@@ -32,6 +32,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _ORIGIN = "graft_origin.json"
+_USUAL_CONTEXT = 2048
 _CONVERSION = 2
 """Raised when the conversion changes, so that a checkpoint made by a former one is not used."""
 
@@ -95,7 +96,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(
         folder=folder,
         architecture=str(config.get("model_type", "unknown")),
-        context_tokens=int(config.get("max_position_embeddings") or 2048),
+        context_tokens=_context_tokens(config, folder),
         weights=weights,
         config=config,
     )
@@ -130,13 +131,33 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def load_model(checkpoint: Checkpoint, **options: Any) -> Any:
-    """transformers' model, from safetensors alone and without remote code. `options` go to `from_pretrained`."""
-    with quiet():
-        from transformers import AutoModelForCausalLM
+    """transformers' model, from safetensors alone and without remote code. `options` go to `from_pretrained`.
 
-        return AutoModelForCausalLM.from_pretrained(
-            str(checkpoint.folder), local_files_only=True, trust_remote_code=False, use_safetensors=True, **options
+    Raises:
+        ModelError: transformers does not know the architecture, or a weight is missing or of another size: it would
+            draw that one at random, without a word.
+    """
+    with quiet():
+        import transformers
+
+        make: Any = transformers.AutoModelForCausalLM
+        try:
+            model, found = make.from_pretrained(
+                str(checkpoint.folder), local_files_only=True, trust_remote_code=False, use_safetensors=True,
+                output_loading_info=True, ignore_mismatched_sizes=True, **options,
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise ModelError(
+                f"{checkpoint.folder} cannot be loaded: {str(error).partition('. ')[0][:300]}",
+                fix="choose a model whose architecture transformers itself knows",
+            ) from error
+    if lost := sorted((*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"]))):
+        named = ", ".join(lost[:3]) + (" and others" if len(lost) > 3 else "")
+        raise ModelError(
+            f"{checkpoint.folder} lacks, or has in another size, {named}",
+            fix="fetch the checkpoint again",
         )
+    return model
 
 
 def checkpoint_from_gguf(path: Path, into: Path) -> Path:
@@ -219,6 +240,22 @@ def _compare_tokens(gguf: Path, folder: Path) -> None:
                 f"the same ones, of {messages[-1].content!r}",
                 fix="give the model's checkpoint folder (safetensors) instead of its GGUF",
             )
+
+
+def _context_tokens(config: dict[str, Any], folder: Path) -> int:
+    """The most positions, under the name that the architecture has for them."""
+    inner = config.get("text_config")
+    for one in (config, inner if isinstance(inner, dict) else {}):
+        for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length"):
+            if name not in one or one[name] is None:
+                continue
+            if isinstance(one[name], int) and one[name] > 0:
+                return int(one[name])
+            raise ModelError(
+                f"{folder / 'config.json'}: {name} is {one[name]!r}, not a number of tokens",
+                fix="fetch the checkpoint again",
+            )
+    return _USUAL_CONTEXT
 
 
 def _weight_files(folder: Path) -> Iterator[Path]:

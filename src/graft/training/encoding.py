@@ -18,7 +18,8 @@ from graft.errors import LimitExceeded, TrainingError, UsageError
 from graft.models import Message
 
 Truncate = Literal["refuse", "drop", "shorten"]
-_NO_THINKING: tuple[dict[str, Any], ...] = ({}, {"enable_thinking": False})
+_NO_THINKING: dict[str, Any] = {"enable_thinking": False}
+"""As a checkpoint is asked: a reasoning model's template then begins the answer with an empty thought."""
 _SHOWN = 5
 
 
@@ -132,6 +133,21 @@ def require_all(encoding: Encoding, *, truncate: str) -> None:
         )
 
 
+def require_fitting(examples: Sequence[Encoded], context_tokens: int) -> None:
+    """
+    Raises:
+        TrainingError: An example is longer than the model's context.
+    """
+    over = [one for one in examples if len(one.tokens) > context_tokens]
+    if over:
+        longest = max(over, key=lambda one: len(one.tokens))
+        raise TrainingError(
+            f"{len(over)} examples are over the model's context of {context_tokens:,} tokens; the longest, "
+            f"{longest.example.origin}, has {len(longest.tokens):,}",
+            fix="--truncate drop leaves them out, --truncate shorten cuts the longest turn of their prompts",
+        )
+
+
 class _Unfit(Exception):
     """Why one example cannot be encoded."""
 
@@ -153,7 +169,7 @@ def _encode_one(example: Example, tokenizer: Any) -> tuple[Encoded, bool]:
 def _split(example: Example, tokenizer: Any) -> tuple[str, str]:
     """Prompt as it will be served, and what follows it: the answer and the end of its turn."""
     reason = ""
-    for options in _NO_THINKING:  # a reasoning model's template may put an empty thought before the answer
+    for options in (_NO_THINKING, {}):
         prompt = _render(tokenizer, example.prompt, add_generation_prompt=True, **options)
         whole = _render(tokenizer, example.messages, add_generation_prompt=False, **options)
         if not whole.startswith(prompt):
@@ -183,8 +199,8 @@ def _render(tokenizer: Any, messages: Sequence[Message], **options: Any) -> str:
 def _header(example: Example, tokenizer: Any) -> list[int]:
     """Tokens of the generation prompt alone; none where the template has none."""
     try:
-        with_it = _render(tokenizer, example.prompt, add_generation_prompt=True)
-        without = _render(tokenizer, example.prompt, add_generation_prompt=False)
+        with_it = _render(tokenizer, example.prompt, add_generation_prompt=True, **_NO_THINKING)
+        without = _render(tokenizer, example.prompt, add_generation_prompt=False, **_NO_THINKING)
     except _Unfit:
         return []
     text = with_it[len(without) :] if with_it.startswith(without) else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 from graft.errors import TrainingError
 from graft.training.checkpoint import load_model, load_tokenizer, open_checkpoint
+from graft.training.encoding import require_fitting
 from graft.training.machine import bfloat16_is_fast, gpu_memory_mb
 from graft.training.protocol import Cancelled, Tell, TrainResult, TrainRun
 from graft.training.schedule import plan, warmup_steps
@@ -26,6 +28,8 @@ from graft.training.states import ADAPTER, CHECKPOINTS, RunFolder, write_atomica
 
 _RESULT = "result.json"
 _SHORT_OF_MEMORY = ("out of memory", "allocate memory")
+_SHORT_OF_DISK = ("PytorchStreamWriter", "enforce fail", "unexpected pos")
+"""What torch says when a file cannot be written to its end."""
 
 
 class GeneralTrainer:
@@ -59,10 +63,11 @@ class GeneralTrainer:
         if reason := self.refuse(run):
             raise TrainingError(
                 f"the general trainer cannot do this: {reason}",
-                fix='precision = "float32" in [tuning], quantize = false',
+                fix='method = "lora", precision = "auto", quantize = false in [tuning] of graft.toml',
             )
         if not run.train:
             raise TrainingError("there is no example to learn from", fix="graft dataset check FILE")
+        require_fitting((*run.train, *run.dev), open_checkpoint(run.checkpoint).context_tokens)
         plan(run.settings, len(run.train))
         folder = RunFolder(run, self.name)
         if (run.folder / _RESULT).is_file():
@@ -72,14 +77,19 @@ class GeneralTrainer:
             return self._train(run, folder, progress, cancelled)
 
     def _train(self, run: TrainRun, folder: RunFolder, progress: Tell, cancelled: Cancelled) -> TrainResult:
-        from graft.training.trl_trainer import Watch, make_trainer
+        from graft.training.trl_trainer import Watch, answer_loss, make_trainer
 
         watch = Watch(run, folder, progress, cancelled)
         trainer = make_trainer(run, self._model(run), self._arguments(run), watch)
         last = next(_whole_states(run.folder / CHECKPOINTS), None)
+        folder.cut_curve(0 if last is None else int(last.name.rpartition("-")[2]))
         began = time.monotonic()
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         state = trainer.state
+        if not watch.failure and not run.dev:  # what the last step did shows in no loss of its own
+            loss = answer_loss(trainer.model, run.train[:1])
+            if not math.isfinite(loss):
+                watch.fail(state.global_step, f"loss {loss}", good=state.global_step - 1)
         if watch.failure:
             raise watch.failure
         if watch.cancelled:
@@ -221,17 +231,30 @@ def _has_bitsandbytes() -> bool:
 @contextmanager
 def _named_failures(run: TrainRun) -> Iterator[None]:
     """Turn what a GPU or a disk says into an error with a remedy."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _SHORT_OF_MEMORY):
+    except (MemoryError, RuntimeError, OSError, SafetensorError) as error:
+        said = str(error)
+        if isinstance(error, MemoryError) or any(sign in said for sign in _SHORT_OF_MEMORY):
+            raise TrainingError(
+                f"memory ran out; the last saved state stays valid ({said[:120]})", fix=_fitting(run)
+            ) from error
+        if isinstance(error, RuntimeError) and not any(sign in said for sign in _SHORT_OF_DISK):
             raise
         raise TrainingError(
-            f"memory ran out; the last saved state stays valid ({str(error)[:120]})",
-            fix=f"micro_tokens = {max(1, run.settings.micro_tokens // 2)} in [tuning], or quantize = true on a GPU",
-        ) from error
-    except OSError as error:
-        raise TrainingError(
-            f"{run.folder} cannot be written ({error}); the last whole state stays valid",
+            f"{run.folder} cannot be written ({said[:200]}); the last whole state stays valid",
             fix="free space on that disk and run the same command: it goes on from there",
         ) from error
+
+
+def _fitting(run: TrainRun) -> str:
+    """The setting that would fit: fewer rows at once, and where it is one already, shorter ones."""
+    longest = max(len(one.tokens) for one in (*run.train, *run.dev))
+    if run.settings.micro_tokens >= 2 * longest and run.settings.batch_size > 1:
+        return f"micro_tokens = {max(longest, run.settings.micro_tokens // 2)} in [tuning] of graft.toml"
+    return (
+        f"context_tokens = {max(1, longest // 2)} in [tuning] of graft.toml, with --truncate shorten or drop; "
+        "on a GPU quantize = true too"
+    )

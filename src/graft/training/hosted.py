@@ -80,6 +80,11 @@ class HostedTrainer:
                     f"the provider refuses: {str(error)[:400]}",
                     fix="check the key, the model's name and the provider's status; the same command goes on",
                 ) from error
+            except OSError as error:
+                raise TrainingError(
+                    f"{run.folder} cannot be written: {error}",
+                    fix="free space on that disk; the same command goes on",
+                ) from error
 
 
 class _Job:
@@ -111,11 +116,16 @@ class _Job:
             time.sleep(self.trainer.poll_seconds)
         if job.status == "failed":
             said = job.error.message if job.error else "no reason given"
-            self.note.unlink()  # the next call makes a new job
+            self.note.unlink(missing_ok=True)  # the next call makes a new job
             raise TrainingError(
                 f"job {name} failed at the provider: {said}", fix="graft dataset check FILE, then run again"
             )
-        return self._result(name, "cancelled" if job.status == "cancelled" else "finished", job)
+        result = self._result("cancelled" if job.status == "cancelled" else "finished", job)
+        if result.stopped == "cancelled":
+            self.note.unlink(missing_ok=True)  # a provider resumes nothing: the next call makes a new job
+        else:
+            write_atomically(self.note, json.dumps({"job": name, "result": dataclasses.asdict(result)}) + "\n")
+        return result
 
     def _create(self) -> str:
         """Upload both parts and create the job; its name is noted before anything else happens."""
@@ -159,11 +169,9 @@ class _Job:
             )  # fmt: skip
             tell(self.seen)
 
-    def _result(self, name: str, stopped: Stopped, job: Any) -> TrainResult:
-        result = TrainResult(
+    def _result(self, stopped: Stopped, job: Any) -> TrainResult:
+        return TrainResult(
             adapter=None, model=job.fine_tuned_model, step=self.seen.step, steps=self.seen.step, loss=self.seen.loss,
             dev_loss=self.seen.dev_loss, tokens=job.trained_tokens or 0, seconds=time.monotonic() - self.began,
             stopped=stopped, mergeable=False,
         )  # fmt: skip
-        write_atomically(self.note, json.dumps({"job": name, "result": dataclasses.asdict(result)}) + "\n")
-        return result

@@ -123,7 +123,8 @@ def merge(checkpoint: Path, adapter: Path, into: Path) -> Merge:
     files = weight_files(checkpoint)
     pending = _pending(opened, files)
     if into.exists():
-        if into.is_dir() and all(opened.sha256 in file.merged for file in weight_files(into)):
+        wanted = {file.path.name: file.merged | {opened.sha256} for file in files}
+        if into.is_dir() and {file.path.name: file.merged for file in weight_files(into)} == wanted:
             return Merge(folder=into, adapter_sha256=opened.sha256, changed=0)
         raise GraftError(f"{into} exists and is not this merge", fix=f"choose another folder, or remove {into}")
     partial = into.with_name(f".{into.name}.partial")

@@ -128,7 +128,7 @@ def parity(
     said_a = [complete(a, prompt, options) for prompt in prompts]
     said_b = [complete(b, prompt, options) for prompt in prompts]
     pairs = [(one.text, other.text) for one, other in zip(said_a, said_b, strict=True)]
-    agreement = _agreement(b, prompts, said_a) if isinstance(b, Led) else None
+    agreement = _agreement(b, prompts, said_a, said_b) if isinstance(b, Led) else None
     until = float(np.mean([_shared(one, other) for one, other in pairs])) if pairs else 1.0
     measured = None if metric is None else _compare(metric, pairs)
     reasons = list(_against(until if agreement is None else agreement, least_agreement, measured))
@@ -152,18 +152,26 @@ def parity(
     )
 
 
-def _agreement(model: Led, prompts: Sequence[Sequence[Message]], replies: Sequence[Reply]) -> float:
-    led = [
-        chosen
-        for prompt, reply in zip(prompts, replies, strict=True)
-        if reply.text
-        for chosen in model.agreement(prompt, reply.text)
-    ]
+def _agreement(
+    model: Led, prompts: Sequence[Sequence[Message]], replies: Sequence[Reply], own: Sequence[Reply]
+) -> float:
+    """Share of the tokens, the one that ends a reply among them: a model that never stops does not agree.
+
+    Whether the end is agreed on shows in the second model's own reply, where that comes as far.
+    """
+    led: list[bool] = []
+    for prompt, reply, other in zip(prompts, replies, own, strict=True):
+        if reply.text:
+            led += model.agreement(prompt, reply.text)
+        if reply.finish_reason == "stop" and other.text.startswith(reply.text):
+            led.append(other.text == reply.text and other.finish_reason == "stop")
     return float(np.mean(led)) if led else 1.0
 
 
 def _shared(a: str, b: str) -> float:
-    """Share of the longer reply's words that come before the first difference."""
+    """Share of the longer reply's words that come before the first difference; 1 where there is none."""
+    if a == b:
+        return 1.0
     first, second = _UNIT.findall(a), _UNIT.findall(b)
     equal = 0
     for one, other in zip(first, second, strict=False):

@@ -214,7 +214,7 @@ def _refusals(
             "/ fix: --truncate drop or --truncate shorten"
         )
     if need is not None and need > free:
-        fix = _fitting(run, need - free, longest)
+        fix = _fitting(run, trainer, need - free, longest)
         found.append(f"it needs about {need:,.0f} MB of memory, {free:,.0f} are free / fix: {fix}")
     if disk > free_disk:
         found.append(
@@ -223,10 +223,10 @@ def _refusals(
     return found
 
 
-def _fitting(run: TrainRun, missing: float, longest: int) -> str:
-    """The setting that would fit."""
+def _fitting(run: TrainRun, trainer: Trainer, missing: float, longest: int) -> str:
+    """The setting that would fit; where the weights alone are too large, none does."""
     config = open_checkpoint(run.checkpoint).config
-    if why_not(config) is None:
+    if trainer.name == "lean" and why_not(config) is None:
         shape, settings = read_shape(config), run.settings
         per_token = (
             lean_memory_mb(shape, settings, 2 * settings.micro_tokens + longest) - lean_memory_mb(shape, settings, 0)

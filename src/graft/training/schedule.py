@@ -15,6 +15,25 @@ import numpy as np
 from graft.errors import UsageError
 from graft.settings import TuningSettings
 
+_CHOICES = {
+    "method": ("lora", "activated"),
+    "schedule": ("linear", "cosine"),
+    "precision": ("auto", "float32", "bfloat16"),
+}
+_RANGES = (
+    ("epochs", 1e-6, 1e6),
+    ("learning_rate", 1e-12, math.inf),
+    ("alpha", 1e-6, math.inf),
+    ("warmup_share", 0.0, 1.0),
+    ("weight_decay", 0.0, math.inf),
+    ("max_grad_norm", 0.0, math.inf),
+    ("evaluate_steps", 0, math.inf),
+    ("checkpoint_steps", 0, math.inf),
+    ("patience", 0, math.inf),
+    ("prompt_cache_mb", 0, math.inf),
+)
+"""Setting, least, most; what is no number is in no range."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
@@ -78,14 +97,18 @@ def plan(settings: TuningSettings, examples: int, *, families: Sequence[Sequence
             raise UsageError(
                 f"[tuning] {name} = {getattr(settings, name)} is below 1", fix=f"set {name} to 1 or more"
             )
-    for name, allowed in (("method", ("lora", "activated")), ("schedule", ("linear", "cosine"))):
+    for name, allowed in _CHOICES.items():
         if getattr(settings, name) not in allowed:
             raise UsageError(
                 f"[tuning] {name} = {getattr(settings, name)!r} is not one of {', '.join(allowed)}",
                 fix=f'{name} = "{allowed[0]}"',
             )
-    if settings.epochs <= 0 or settings.learning_rate <= 0 or settings.warmup_share > 1:
-        raise UsageError("[tuning] needs epochs > 0, learning_rate > 0, warmup_share <= 1", fix="graft settings")
+    for name, least, most in _RANGES:
+        if not least <= getattr(settings, name) <= most or math.isinf(getattr(settings, name)):
+            raise UsageError(
+                f"[tuning] {name} = {getattr(settings, name)} is not from {least:g} to {most:g}",
+                fix=f"{name} = {getattr(TuningSettings(), name)}",
+            )
     return Schedule(
         examples=examples,
         batch_size=settings.batch_size,
@@ -97,7 +120,12 @@ def plan(settings: TuningSettings, examples: int, *, families: Sequence[Sequence
 
 
 def warmup_steps(settings: TuningSettings, steps: int) -> int:
-    return math.ceil(settings.warmup_share * steps)
+    """Steps in which the step size rises; the last one is never among them, or one step alone would learn nothing.
+
+    >>> [warmup_steps(TuningSettings(warmup_share=0.05), steps) for steps in (1, 2, 100)]
+    [0, 1, 5]
+    """
+    return min(math.ceil(settings.warmup_share * steps), steps - 1)
 
 
 def step_size(settings: TuningSettings, step: int, steps: int) -> float:

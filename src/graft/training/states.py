@@ -111,7 +111,7 @@ class RunFolder:
                 scratch.mkdir()
                 write(scratch)
                 (scratch / STATE).write_text(json.dumps(dataclasses.asdict(position)) + "\n", encoding="utf-8")
-                for path in scratch.iterdir():
+                for path in (*scratch.iterdir(), scratch):
                     _sync(path)
                 shutil.rmtree(target, ignore_errors=True)
                 scratch.rename(target)
@@ -144,6 +144,16 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
             return file.tell()
 
+    def cut_curve(self, step: int) -> None:
+        """Take the lines after `step` out of the curve: a run that goes on from there writes them anew."""
+        path = self.folder / CURVE
+        if not path.is_file():
+            return
+        whole = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        with self._disk():
+            os.truncate(path, sum(map(len, kept)))
+
     def finish(self, step: int) -> Path:
         """Make the state of `step` the result, as a PEFT folder."""
         target, scratch = self.folder / ADAPTER, self.folder / f".{ADAPTER}"
@@ -155,6 +165,12 @@ class RunFolder:
             shutil.rmtree(target, ignore_errors=True)
             scratch.rename(target)
         return target
+
+    def no_number(self, step: int, seen: str, *, good: int, learning_rate: float) -> TrainingError:
+        """The error of a run that blew up; states after step `good`, whose weights are spoilt, are removed."""
+        for later in [one for one in self._steps() if one > good]:
+            shutil.rmtree(self._state(later), ignore_errors=True)
+        return no_number(step, seen, self.last_step(), self.states, learning_rate)
 
     def last_step(self) -> int:
         """Of the newest state; 0 where there is none."""
@@ -169,9 +185,10 @@ class RunFolder:
             yield
         except (OSError, SafetensorError) as error:
             free = shutil.disk_usage(self.folder).free / 1e6
+            last = self.last_step()
             raise TrainingError(
                 f"{self.folder} cannot be written ({error}; {free:,.0f} MB free); "
-                f"the state of step {self.last_step()} stays valid",
+                + (f"the state of step {last} stays valid" if last else "no state was saved yet"),
                 fix="free space on that disk and run the same command: it goes on from there",
             ) from error
 
@@ -186,6 +203,15 @@ class RunFolder:
         for step in list(self._steps())[2:]:
             if step != position.best_step:
                 shutil.rmtree(self._state(step), ignore_errors=True)
+
+
+def no_number(step: int, seen: str, kept: int, states: Path, learning_rate: float) -> TrainingError:
+    """What a run says that blew up; `kept` is the last good state's step, 0 where there is none."""
+    what = f"the state of step {kept} is kept in {states}" if kept else "no state from before it was saved"
+    return TrainingError(
+        f"the loss is no number at step {step} ({seen}); {what}",
+        fix=f"begin anew, under another --name, with a smaller step: learning_rate = {learning_rate / 3:.1g}",
+    )
 
 
 def describe(run: TrainRun, trainer: str) -> dict[str, Any]:

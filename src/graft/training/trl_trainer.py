@@ -6,8 +6,9 @@ Imported only where a run starts, because TRL is. It does not know settings beyo
 from __future__ import annotations
 
 import math
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from graft.errors import TrainingError
 from graft.training.encoding import Encoded
 from graft.training.protocol import Cancelled, Tell, TrainProgress, TrainRun
 from graft.training.schedule import Schedule, plan
-from graft.training.states import RunFolder
+from graft.training.states import RunFolder, no_number
 
 
 class Ordered(torch.utils.data.Sampler[int]):
@@ -49,6 +50,7 @@ class Watch(TrainerCallback):
         self.dev_loss: float | None = None
         self.best_step: int | None = None
         self.failure: TrainingError | None = None
+        self._size = 0.0
         self.mean = sum(len(one.tokens) for one in run.train) / len(run.train)
         self.began, self.first = time.monotonic(), 0
 
@@ -64,17 +66,15 @@ class Watch(TrainerCallback):
             return
         self.loss = logs["loss"]
         if not math.isfinite(self.loss) or not math.isfinite(logs.get("grad_norm", 0.0)):
-            self.failure = TrainingError(
-                f"the loss is no number at step {state.global_step}; the last state is kept in {args.output_dir}",
-                fix=f"begin anew with a smaller step: learning_rate = {self.run.settings.learning_rate / 3:.1g}",
-            )
+            good = state.global_step - (1 if math.isfinite(self.loss) else 2)  # the step before made the loss
+            self.fail(state.global_step, f"loss {self.loss}", good=good)
             control.should_save, control.should_training_stop = False, True
             return
         spent, done = time.monotonic() - self.began, state.global_step - self.first
         self.tokens = int(state.global_step * self.mean * self.run.settings.batch_size)
-        self.folder.add_to_curve(
-            step=state.global_step, loss=self.loss, dev_loss=None, step_size=logs["learning_rate"], tokens=self.tokens
-        )
+        self._size = logs["learning_rate"]
+        if not control.should_evaluate:  # else the line waits for the dev loss
+            self._write_line(state.global_step, None)
         self.tell(
             TrainProgress(
                 step=state.global_step, steps=state.max_steps, loss=self.loss, dev_loss=self.dev_loss,
@@ -90,12 +90,36 @@ class Watch(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
     ) -> None:
         self.dev_loss = loss = (metrics or {})["eval_loss"]
+        if self.failure is None and not math.isfinite(loss):
+            self.fail(state.global_step, f"dev loss {loss}", good=state.global_step - 1)
+        if self.failure is not None:
+            control.should_save, control.should_training_stop = False, True
+            return
+        self._write_line(state.global_step, loss)
         if self.best_loss is None or loss < self.best_loss:
             self.best_loss, self.best_step, self.worse = loss, state.global_step, 0
         else:
             self.worse += 1
         if 0 < self.run.settings.patience <= self.worse:
             control.should_training_stop = True
+
+    def fail(self, step: int, seen: str, *, good: int) -> None:
+        """Note that the run blew up, and remove the states after step `good`, whose weights are spoilt already."""
+        kept = []
+        for state in self.folder.states.glob("checkpoint-*"):
+            number = int(state.name.rpartition("-")[2])
+            if number > good:
+                shutil.rmtree(state, ignore_errors=True)
+            else:
+                kept.append(number)
+        self.failure = no_number(
+            step, seen, max(kept, default=0), self.folder.states, self.run.settings.learning_rate
+        )
+
+    def _write_line(self, step: int, dev_loss: float | None) -> None:
+        self.folder.add_to_curve(
+            step=step, loss=self.loss, dev_loss=dev_loss, step_size=self._size, tokens=self.tokens
+        )
 
 
 class _Trainer(SFTTrainer):
@@ -134,7 +158,7 @@ def make_trainer(run: TrainRun, model: Any, arguments: Any, watch: Watch) -> Any
     return trainer
 
 
-def answer_loss(model: Any, examples: list[Encoded]) -> float:
+def answer_loss(model: Any, examples: Sequence[Encoded]) -> float:
     """Mean over all answer tokens of -log p, in nats, one example at a time."""
     total, count = 0.0, 0
     with torch.no_grad():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class PromptCache:
         self.tokens_at_once = tokens_at_once
         self.decoder, self.examples, self.folder, self.dtype = decoder, examples, folder, dtype
         self.invocation = len(invocation_tokens(examples)) if examples else 0
-        self.room = most_mb * 1_000_000
+        kept = sum(path.stat().st_size for path in folder.glob("*.f16")) if folder.is_dir() else 0
+        self.room = most_mb * 1_000_000 - kept
 
     def __call__(self, numbers: Sequence[int]) -> list[Row]:
         pasts = {number: past for number in numbers if (past := self._read(number)) is not None}
@@ -98,10 +100,16 @@ class PromptCache:
     def _write(self, number: int, past: torch.Tensor) -> None:
         if past.nbytes > self.room:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         scratch = self._path(number).with_suffix(".part")
-        past.numpy().tofile(scratch)
-        scratch.replace(self._path(number))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            past.numpy().tofile(scratch)
+            scratch.replace(self._path(number))
+        except OSError:  # the disk is full: what is not kept is computed again
+            with suppress(OSError):
+                scratch.unlink()
+            self.room = 0
+            return
         self.room -= past.nbytes
 
     def _path(self, number: int) -> Path:
