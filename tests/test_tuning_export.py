@@ -11,7 +11,7 @@ import pytest
 from graft.dataset import Example
 from graft.models import Message
 from graft.testing.scripted import ScriptedModel
-from graft.training.parity import parity
+from graft.training.parity import LEAST_PROMPTS, parity
 from graft.tuning import TuneRequest, read_check
 from graft.tuning.held_out import MOST_PROMPTS, held_out_questions, keep_held_out
 from graft.workspace import Workspace
@@ -71,6 +71,13 @@ def test_only_as_many_prompts_are_compared_as_a_few_minutes_allow(tmp_path: Path
         assert check.prompts == () and check.metric is None and "general prompts" in check.words
 
 
+def test_replies_may_be_as_long_as_the_task_s_answers(tmp_path: Path) -> None:
+    keep_held_out(held_out_questions([example(1, "Report", '{"a": "' + "long " * 90 + '"}')], train=()), tmp_path)
+    assert 90 < read_check(tmp_path, count_words).reply_tokens < 100
+    keep_held_out(held_out_questions(messages(3), train=()), tmp_path)
+    assert read_check(tmp_path, count_words).reply_tokens == 32
+
+
 @pytest.mark.slow
 def test_a_run_s_held_out_prompts_and_metric_prove_its_export(workspace: Workspace, tmp_path: Path) -> None:
     pytest.importorskip("torch")
@@ -82,6 +89,6 @@ def test_a_run_s_held_out_prompts_and_metric_prove_its_export(workspace: Workspa
     said: list[str] = []
     result = workspace.export("topics", to="adapter", tell=said.append)
     held_out = (tuned.folder / "held-out.jsonl").read_text(encoding="utf-8").splitlines()
-    assert result.parity.passed and result.parity.prompts == len(held_out) > 1
+    assert result.parity.passed and result.parity.prompts == max(len(held_out), LEAST_PROMPTS) and len(held_out) > 1
     assert result.parity.metric is not None and "the metric is" in result.parity.words
     assert said[0] == f"adapter is to be held against the adapter on {len(held_out)} held-out prompts, accuracy"

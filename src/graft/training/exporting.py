@@ -23,7 +23,7 @@ from graft.training.adapters import CONFIG, WEIGHTS, read_adapter
 from graft.training.checkpoint_model import CheckpointModel
 from graft.training.gguf_writer import write_gguf, write_lora
 from graft.training.merging import disk_error, merge, refuse_activated, weight_files
-from graft.training.parity import GENERAL_PROMPTS, LEAST_AGREEMENT, Metric, ParityReport, parity
+from graft.training.parity import LEAST_AGREEMENT, REPLY_TOKENS, Metric, ParityReport, parity
 from graft.training.quantising import Quantisation
 
 Target = Literal["adapter", "merged", "gguf"]
@@ -83,6 +83,7 @@ def export(
     quantisation: str | None = None,
     prompts: Sequence[Sequence[Message]] = (),
     metric: Metric | None = None,
+    reply_tokens: int = REPLY_TOKENS,
     force: bool = False,
     tell: Callable[[str], object] = lambda what: None,
 ) -> ExportResult:
@@ -90,8 +91,9 @@ def export(
 
     Args:
         quantisation: "f16", "q8_0" (unless told otherwise) or "q4_k_m"; for "gguf" alone.
-        prompts: Held-out prompts of the task; general ones where there are none.
+        prompts: Held-out prompts of the task; general ones where there are few or none.
         metric: Scores a reply to the prompt of that index.
+        reply_tokens: Most tokens of a reply: as many as an answer of the task may have.
         force: Replace what stands there.
         tell: Called with each step's name.
     Raises:
@@ -115,8 +117,9 @@ def export(
         report = parity(
             served,
             candidate,
-            prompts or GENERAL_PROMPTS,
+            prompts,
             metric,
+            reply_tokens=reply_tokens,
             least_agreement=_LEAST_OF_4_BITS if kind == "q4_k_m" else LEAST_AGREEMENT,
         )
         if form == "adapter":

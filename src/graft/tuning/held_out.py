@@ -21,8 +21,12 @@ FILE = "held-out.jsonl"
 MOST_PROMPTS = 50
 MOST_TOKENS = 12_000
 """Of all prompts together; each is read five times, twice of them at 150 tokens/s, so at most some four minutes."""
-_LONGEST = 1_900
-"""Tokens of a prompt that an exported model is asked with, in a context of 2,048."""
+_LONGEST = 1_700
+_LONGEST_REPLY = 256
+"""Tokens of a prompt, and of a reply, that an exported model is asked with, in a context of 2,048."""
+_SHORTEST_REPLY = 32
+_WRITING = 4
+"""A token written takes as long as about so many read."""
 
 _DECIDES = {
     "short": "token_f1",
@@ -41,11 +45,13 @@ class Check:
 
     Attributes:
         words: Which metrics those are.
+        reply_tokens: Most tokens of a reply: the longest right answer has room.
     """
 
     prompts: tuple[tuple[Message, ...], ...]
     metric: Callable[[int, str], float] | None
     words: str
+    reply_tokens: int = _SHORTEST_REPLY
 
 
 def held_out_questions(examples: Sequence[Example], *, train: Sequence[Example]) -> QuestionSet:
@@ -83,12 +89,15 @@ def read_check(folder: Path, count_tokens: Callable[[Sequence[Message]], int]) -
     if not path.is_file() or not path.stat().st_size:
         return Check(prompts=(), metric=None, words="general prompts, as no example was held out")
     chosen: list[Question] = []
-    left = MOST_TOKENS
+    left, reply = MOST_TOKENS, _SHORTEST_REPLY
     for question in held_out_questions(read_examples(path).examples, train=()).questions:
         tokens = count_tokens(question.messages)
-        if tokens <= min(left, _LONGEST) and len(chosen) < MOST_PROMPTS:
+        answer = min(count_tokens((Message("assistant", question.answers[0]),)), _LONGEST_REPLY)
+        cost = tokens + _WRITING * answer
+        if tokens <= _LONGEST and cost <= left and len(chosen) < MOST_PROMPTS:
             chosen.append(question)
-            left -= tokens
+            left -= cost
+            reply = max(reply, answer)
 
     def metric(number: int, reply: str) -> float:
         question = chosen[number]
@@ -101,6 +110,7 @@ def read_check(folder: Path, count_tokens: Callable[[Sequence[Message]], int]) -
         prompts=tuple(question.messages for question in chosen),
         metric=metric,
         words=f"{len(chosen)} held-out prompts, {' and '.join(names)}",
+        reply_tokens=reply,
     )
 
 

@@ -154,6 +154,7 @@ class TuningVerbs(ModelVerbs):
             quantisation=quantisation,
             prompts=check.prompts,
             metric=check.metric,
+            reply_tokens=check.reply_tokens,
             force=force,
             tell=tell,
         )
