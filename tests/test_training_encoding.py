@@ -254,6 +254,23 @@ def test_preflight_shows_exact_tokens_and_what_the_run_takes(base: Path, tokeniz
     seen.require()
 
 
+def test_the_estimate_knows_what_a_batch_computes_once(
+    base: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graft.training.preflight.gflops", lambda: 0.001)
+    about = "The same long passage stands before every question. " * 4
+    made = encode([example(f"{about}Number {n}?", str(n)) for n in range(8)], tokenizer, context_tokens=256).encoded
+
+    def estimate(**changes: Any) -> float:
+        run = TrainRun(checkpoint=base, train=made, dev=(), settings=quick(**changes), folder=tmp_path)
+        return preflight(run, tokenizer, LeanTrainer()).seconds or 0.0
+
+    apart, together = estimate(batch_size=1, epochs=1.0), estimate(batch_size=8, epochs=1.0)
+    assert together < 0.5 * apart
+    if bfloat16_is_fast():
+        assert estimate(batch_size=8, epochs=1.0, precision="bfloat16") < 0.8 * together
+
+
 def test_preflight_refuses_what_is_sure_to_fail(
     base: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from graft.errors import TrainingError
@@ -16,6 +17,7 @@ from graft.settings import TuningSettings
 from graft.training.checkpoint import Checkpoint, open_checkpoint
 from graft.training.encoding import Encoded, Refused
 from graft.training.lean.shape import Shape, read_shape, why_not
+from graft.training.lean.sharing import segments
 from graft.training.machine import bfloat16_is_fast, disk_mb, gflops, gpu_memory_mb, memory_mb
 from graft.training.protocol import Trainer, TrainRun
 from graft.training.schedule import plan
@@ -26,6 +28,9 @@ _STATES_ON_DISK = 4
 _LIBRARIES_MB = 450
 _SHARE_OF_PEAK = 0.55
 """Of the processor's matrix speed that a run reaches with its states; benchmarks/bench_train.py: 0.7 alone."""
+_BFLOAT16 = 1.4
+"""Times as fast as float32 where the processor has such products; measured on whole runs."""
+_SAMPLED_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +171,10 @@ def _seconds(run: TrainRun, shape: Shape, steps: int) -> float:
     if run.settings.threads:
         torch.set_num_threads(run.settings.threads)
     began = time.perf_counter()
-    speed = gflops() * 1e9 * _SHARE_OF_PEAK
+    speed = gflops() * 1e9 * _SHARE_OF_PEAK * (_BFLOAT16 if run.settings.precision == "bfloat16" else 1.0)
     torch.set_num_threads(before)
-    lengths = [len(one.tokens) for one in run.train]
+    share = _computed_share(run)
+    lengths = [round(share * len(one.tokens)) for one in run.train]
     answers = [len(one.tokens) - one.answer_start for one in run.train]
     epochs = steps * run.settings.batch_size / len(run.train)
     training = epochs * shape.step_flops(lengths, answers, rank=run.settings.rank)
@@ -176,6 +182,22 @@ def _seconds(run: TrainRun, shape: Shape, steps: int) -> float:
     measured = 1 + (steps // every if every else 0)
     dev = measured * 2.0 * shape.linear_weights * sum(len(one.tokens) for one in run.dev)
     return (training + dev) / speed + (time.perf_counter() - began)
+
+
+def _computed_share(run: TrainRun) -> float:
+    """Of the tokens, those that are computed: what rows of a batch begin with is computed once. From a few steps."""
+    from graft.training.lean.trainer import families_of
+
+    if run.settings.method == "activated":
+        return 1.0
+    given = computed = 0
+    schedule = plan(run.settings, len(run.train), families=families_of(run))
+    for batch in islice(schedule.batches(), _SAMPLED_STEPS):
+        rows = [run.train[number].tokens for number in batch]
+        parts = segments(rows, [run.train[number].answer_start for number in batch])
+        computed += sum(part.stop - part.start for part in parts)
+        given += sum(map(len, rows))
+    return computed / given
 
 
 def _warnings(run: TrainRun, refused: Sequence[Refused]) -> list[str]:

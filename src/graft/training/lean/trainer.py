@@ -68,7 +68,7 @@ class _Training:
 
     def __init__(self, run: TrainRun) -> None:
         self.run, self.settings = run, run.settings
-        self.schedule = plan(run.settings, len(run.train), families=_families(run))
+        self.schedule = plan(run.settings, len(run.train), families=families_of(run))
         self.folder = RunFolder(run, LeanTrainer.name)
         self.decoder = Decoder(
             open_checkpoint(run.checkpoint),
@@ -207,7 +207,7 @@ class _Training:
         self.optimiser.state[self.adapter.vector] = {name: tensor.clone() for name, tensor in moments.items()}
 
 
-def _families(run: TrainRun) -> list[list[int]]:
+def families_of(run: TrainRun) -> list[list[int]]:
     """Examples whose prompts begin alike, where the settings ask for them to be drawn together."""
     if run.settings.alike_together < 2 or run.settings.method != "lora":
         return []
