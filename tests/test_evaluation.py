@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from html import escape as html_escaped
 from pathlib import Path
 
 import pytest
@@ -331,7 +332,7 @@ def test_a_card_holds_every_section_and_no_markup_from_its_data() -> None:
     )
     text = write_card(card)
     for said in (
-        "| exact\\_match | 100.0 \\[43.9, 100.0\\] | 0.0 \\[0.0, 56.1\\] |",
+        "| exact_match | 100.0 \\[43.9, 100.0\\] | 0.0 \\[0.0, 56.1\\] |",
         "not stated",
         "graft tune train.jsonl --model smollm2-135m",
         "exposure 1.5 [0.8, 2.3] bits of 8",
@@ -345,4 +346,7 @@ def test_a_card_holds_every_section_and_no_markup_from_its_data() -> None:
     for bad in ("<script", "<img", "<a ", "\u202e", "<code>c"):
         assert bad not in html
     assert html.count("<h1>") == 1 and html.count("<h2>") == 8
-    assert escaped("plain words, 3.5") == "plain words, 3.5"
+    for plain in ("plain words, 3.5", "2026-11-23", "macro_f1", "smollm2-135m (base)"):
+        assert escaped(plain) == plain
+    for marked in ("_x_", "__init__", "- a", "# h", "---", "a_", "<b>", "~~x~~", "[a](b)"):
+        assert MarkdownIt("commonmark").render(escaped(marked)) == f"<p>{html_escaped(marked)}</p>\n"

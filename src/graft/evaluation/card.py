@@ -15,7 +15,8 @@ from graft.evaluation.memorising import CanaryFigures, Leakage
 from graft.evaluation.regression import Regression
 from graft.evaluation.statistics import Estimate
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|<>~&$-])")
+_SPECIAL = re.compile(r"([\\`*\[\]!|<>~&$]|(?<![^\W_])_|_(?![^\W_])|^[#+-])")
+"""What Markdown reads as markup: an underscore only at a word's edge, `#`, `+` and `-` only at the start."""
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 

@@ -10,6 +10,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from graft.evaluation.questions import QuestionSet
 from graft.evaluation.recording import RecordedModel
 from graft.evaluation.regression import Regression, regress
 from graft.models import Model
+from graft.settings import TuningSettings
 from graft.training.protocol import TrainResult
 from graft.tuning.bases import HostedBase
 from graft.tuning.held_out import MOST_PROMPTS, held_out_questions, keep_held_out
@@ -154,19 +156,42 @@ def card(request: TuneRequest, prepared: Prepared, trained: TrainResult, proof: 
             regression=proof.regression,
             canaries=proof.canaries,
             leakage=proof.leakage,
-            repeat=[_command(request)],
+            repeat=[repeating(request, prepared.run.settings)],
             versions={name: _version(name) for name in _LIBRARIES} | {"Python": platform.python_version()},
             limits=list(prepared.notes),
         )
     )
 
 
-def _command(request: TuneRequest) -> str:
-    words = ["graft tune", request.train, "--model", request.model, "--name", request.name]
-    given = (request.dev, request.held_out, request.retrieval_aware)
-    for option, value in zip(("--dev", "--held-out", "--retrieval-aware"), given, strict=True):
-        words += [option, value] if value else []
-    return " ".join([*words, "--proof", request.proof])
+def repeating(request: TuneRequest, settings: TuningSettings) -> str:
+    """The command that asks for the same run on a machine with no settings of its own.
+
+    >>> request = TuneRequest(name="x", model="smollm2-135m", train="my rows.csv", mapping={"prompt": "text"})
+    >>> repeating(request, TuningSettings(epochs=2.0))
+    "graft tune 'my rows.csv' --model smollm2-135m --name x --map prompt=text --set epochs=2.0"
+    """
+    words = ["graft", "tune", request.train, "--model", request.model, "--name", request.name]
+    mapping = ",".join(f"{part}={column}" for part, column in (request.mapping or {}).items())
+    usual = TuneRequest(name=request.name, model=request.model, train=request.train)
+    for option, value, default in (
+        ("--dev", request.dev, None),
+        ("--held-out", request.held_out, None),
+        ("--retrieval-aware", request.retrieval_aware, None),
+        ("--map", mapping, ""),
+        ("--proof", request.proof, usual.proof),
+        ("--questions", request.questions, usual.questions),
+        ("--ability", request.ability, usual.ability),
+        ("--canaries", request.canaries, usual.canaries),
+    ):
+        words += [] if value == default else [option, str(value)]
+    shipped = asdict(TuningSettings())
+    for key, chosen in asdict(settings).items():
+        words += [] if chosen == shipped[key] else ["--set", f"{key}={_toml(chosen)}"]
+    return shlex.join(words)
+
+
+def _toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _version(name: str) -> str:
