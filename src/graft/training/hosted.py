@@ -24,7 +24,8 @@ from graft.training.states import RunFolder, write_atomically
 if TYPE_CHECKING:
     from openai import OpenAI
 
-_JOB = "hosted.json"
+JOB_NOTE = "hosted.json"
+"""Names the provider's job in a run's folder."""
 _ENDED = ("succeeded", "failed", "cancelled")
 _PAGE = 100
 
@@ -92,7 +93,7 @@ class _Job:
 
     def __init__(self, trainer: HostedTrainer, client: OpenAI, run: TrainRun) -> None:
         self.trainer, self.client, self.run = trainer, client, run
-        self.note = run.folder / _JOB
+        self.note = run.folder / JOB_NOTE
         self.began = time.monotonic()
         self.seen = TrainProgress(
             step=0, steps=0, loss=float("nan"), dev_loss=None, tokens_per_second=0.0, seconds_left=0.0

@@ -22,6 +22,7 @@ from graft.errors import TrainingError
 from graft.models import Model, ModelSpec
 from graft.training.adapters import read_adapter
 from graft.training.gguf_writer import write_lora
+from graft.training.hosted import JOB_NOTE
 from graft.training.merging import disk_error
 from graft.training.protocol import TrainProgress, TrainResult
 from graft.tuning.bases import Base, HostedBase, open_base, serving_gguf
@@ -47,10 +48,6 @@ __all__ = [
     "version_folder",
     "with_overrides",
 ]
-
-
-_PROVIDERS_JOB = "hosted.json"
-"""Where `training.hosted` notes the provider's job, in the run's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +91,7 @@ def version_folder(root: Path, request: TuneRequest) -> Path:
 
 def is_begun(prepared: Prepared) -> bool:
     """Whether a provider already has the job of this run, so that going on costs nothing more."""
-    return (prepared.run.folder / _PROVIDERS_JOB).is_file()
+    return (prepared.run.folder / JOB_NOTE).is_file()
 
 
 def tune(

@@ -120,7 +120,7 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
 
         def tell(seen: TuneProgress) -> None:
             if seen.training is None:
-                run.report(seen.done, seen.total, "steps of the proof", seen.stage)
+                run.report(seen.done, seen.total, "parts", seen.stage)
                 run.check()
             else:  # where to stop is asked below, so that the state of that very step is kept
                 dev = "" if seen.training.dev_loss is None else f", dev {seen.training.dev_loss:.3f}"
