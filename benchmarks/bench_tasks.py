@@ -5,8 +5,8 @@
 
 banking77: customers' messages -> one of 77 intents; 2,000 examples, 300 held-out messages of its test part.
 restaurant8k: a guest's words -> the slots in them as JSON; 949 examples, 300 held-out turns of its test part.
-Which examples are drawn follows from the seed; the state is chosen on 150 and 75 more of the training part. Products are
-in bfloat16 where this processor has them.
+Which examples are drawn follows from the seed; the state is chosen on 150 and 75 more of the training part.
+Products are in bfloat16 where this processor has them.
 """
 
 from __future__ import annotations

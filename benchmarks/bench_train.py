@@ -4,8 +4,8 @@
 
 Each system trains in a process of its own and they take turns, a step each, so that a busy machine slows all
 alike; tokens per CPU-second are the figure, per wall second stand beside them. TRL runs in float32, as ours does,
-once as it comes otherwise (gradient checkpointing on) and once without; `--systems` can add its bfloat16 default,
-which only some processors compute themselves.
+once as it comes otherwise (gradient checkpointing on) and once without. Where the processor computes bfloat16, TRL's
+own default, it is measured too, beside ours.
 After the last step every adapter's dev loss is measured by the same code.
 """
 
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,11 +28,12 @@ from benchmarks.corpora import data_folder
 from benchmarks.costs import now, peak_memory_mb
 from benchmarks.figures import Figure, against_best, markdown_table, spread, write_part
 
-COMMAND = "make bench"
+COMMAND = "python -m benchmarks.bench_train"
 TRL, TRL_PLAIN = "TRL as it comes", "TRL, checkpointing off"
-TRL_BFLOAT16 = "TRL in bfloat16"
 LEAN, ACTIVATED = "graft lean", "graft activated"
+BFLOAT16 = ", bfloat16"
 SYSTEMS = (LEAN, TRL_PLAIN, TRL, ACTIVATED)
+IN_BFLOAT16 = tuple(system + BFLOAT16 for system in (LEAN, TRL_PLAIN, ACTIVATED))
 BATCH, DEV = 8, 32
 TOKENS = range(180, 261)
 """Of a row, prompt and answer: about 220 in the mean."""
@@ -78,22 +80,20 @@ def work(name: str, *, checkpoint: Path, home: Path, steps: int, threads: int) -
     torch.set_num_threads(threads)
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the libraries print is not an answer
-    epochs = 2 if name == ACTIVATED else 1
+    system, precision = name.removesuffix(BFLOAT16), "bfloat16" if name.endswith(BFLOAT16) else "float32"
+    ours = system in (LEAN, ACTIVATED)
+    epochs = 2 if system == ACTIVATED else 1
     opened = open_checkpoint(checkpoint)
     rows = read_rows(load_tokenizer(opened), steps * BATCH + DEV)
     settings = TuningSettings(
-        method="activated" if name == ACTIVATED else "lora", batch_size=BATCH, epochs=float(epochs), threads=threads,
-        checkpoint_steps=0, precision="bfloat16" if name == TRL_BFLOAT16 else "float32",
-        evaluate_steps=0, micro_tokens=1024 if name in (LEAN, ACTIVATED) else 1_000_000,
+        method="activated" if system == ACTIVATED else "lora", batch_size=BATCH, epochs=float(epochs),
+        threads=threads, checkpoint_steps=0, precision=precision,
+        evaluate_steps=0, micro_tokens=1024 if ours else 1_000_000,
     )  # fmt: skip
     first = home / "first"
     Decoder(opened, rank=settings.rank, alpha=settings.alpha, seed=0).adapter.save(first, base=str(checkpoint))
     run = TrainRun(checkpoint=checkpoint, train=rows[:-DEV], dev=(), settings=settings, folder=home / "run")
-    trainer = (
-        LeanTrainer()
-        if name in (LEAN, ACTIVATED)
-        else GeneralTrainer(device="cpu", checkpointing=name in (TRL, TRL_BFLOAT16), start=first)
-    )
+    trainer = LeanTrainer() if ours else GeneralTrainer(device="cpu", checkpointing=system == TRL, start=first)
     mark = [now()]
 
     def told(seen: TrainProgress) -> None:
@@ -113,7 +113,8 @@ def work(name: str, *, checkpoint: Path, home: Path, steps: int, threads: int) -
     trainer_order = list(plan(settings, len(run.train)).batches())
     result = trainer.train(run, progress=told)
     with torch.no_grad():
-        loss = answer_loss_of(checkpoint, Path(str(result.adapter)), rows[-DEV:], settings)
+        measured = replace(settings, precision="float32")
+        loss = answer_loss_of(checkpoint, Path(str(result.adapter)), rows[-DEV:], measured)
     print(json.dumps({"dev_loss": loss}), file=replies, flush=True)
 
 
@@ -181,10 +182,10 @@ def run_rounds(given: argparse.Namespace, home: Path) -> tuple[list[dict[str, An
             rows.append({"round": number, "system": worker.name} | worker.answer())
             _show(rows[-1])
     for worker in workers:
-        if worker.name == ACTIVATED:
+        if worker.name.removesuffix(BFLOAT16) == ACTIVATED:
             for number in range(given.steps):  # its second epoch, from the cache
                 worker.go()
-                rows.append({"round": number, "system": f"{ACTIVATED}, cached"} | worker.answer())
+                rows.append({"round": number, "system": f"{worker.name}, cached"} | worker.answer())
                 _show(rows[-1])
         worker.go()
         losses[worker.name] = float(worker.answer()["dev_loss"])
@@ -231,6 +232,12 @@ def figures(rows: list[dict[str, Any]], losses: dict[str, float], shape: Any) ->
         for system, label in ((ACTIVATED, "activated"), (f"{ACTIVATED}, cached", "activated_cached")):
             if rates(rows, system):
                 made[f"train.{label}_tokens_per_cpu_s{suffix}"] = ratio(rates(rows, system), peer)
+    half = rates(rows, LEAN + BFLOAT16)
+    if half:
+        made["train.tokens_per_cpu_s_bfloat16"] = ratio(half, TRL_PLAIN + BFLOAT16)
+        made["train.dev_loss_bfloat16"] = against_best(
+            [losses[LEAN + BFLOAT16]], {LEAN: [losses[LEAN]]}, unit="nats/token", better="lower", command=COMMAND
+        )
     return made
 
 
@@ -258,9 +265,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8, help="steps of each system, the first not counted")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=(*SYSTEMS, TRL_BFLOAT16))
+    parser.add_argument(
+        "--systems", nargs="+", choices=(*SYSTEMS, *IN_BFLOAT16), help="those that this processor can do"
+    )
     parser.add_argument("--checkpoint", type=Path, help="folder of SmolLM2-135M; made from the catalogue's otherwise")
-    parser.add_argument("--worker", choices=(*SYSTEMS, TRL_BFLOAT16), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=(*SYSTEMS, *IN_BFLOAT16), help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker:
@@ -268,7 +277,9 @@ def main() -> None:
         return
     from graft.training.checkpoint import open_checkpoint
     from graft.training.lean.shape import read_shape
+    from graft.training.machine import bfloat16_is_fast
 
+    given.systems = given.systems or (*SYSTEMS, *(IN_BFLOAT16 if bfloat16_is_fast() else ()))
     with tempfile.TemporaryDirectory() as scratch:
         given.checkpoint = given.checkpoint or find_checkpoint(Path(scratch))
         rows, losses = run_rounds(given, Path(scratch))

@@ -28,4 +28,5 @@ OMP_NUM_THREADS=1 $python -m benchmarks.bench_store --vectors "$vectors/vectors.
   --queries "$vectors/queries.npy" --texts "$vectors/texts.jsonl" > benchmarks/results/parts/store.json.new
 mv benchmarks/results/parts/store.json.new benchmarks/results/parts/store.json
 OMP_NUM_THREADS=1 $python -m benchmarks.bench_overhead
+$python -m benchmarks.bench_train
 $python -m benchmarks.report
