@@ -77,7 +77,7 @@ def test_gradients_equal_pefts(tmp_path: Path, kind: str, tied: bool) -> None:
     answers = sum(row.answer_tokens for row in rows)
     with torch.no_grad():
         loss = decoder.loss_and_gradient(rows, weight=1 / answers) / answers
-        assert decoder.loss(rows) / answers == pytest.approx(loss, rel=1e-6)
+        assert decoder.measure(rows)[0] / answers == pytest.approx(loss, rel=1e-6)
 
     decoder.adapter.save(tmp_path / "adapter", base=str(opened.folder))
     model = PeftModel.from_pretrained(
@@ -163,6 +163,7 @@ def test_the_loss_curve_and_the_dev_loss_are_trls(checkpoint: Path, tmp_path: Pa
     assert ours[-1] < ours[0]
     assert (lean.step, lean.steps) == (trl.step, trl.steps)
     assert lean.dev_loss == pytest.approx(trl.dev_loss, rel=5e-4)
+    assert lean.dev_exact == trl.dev_exact is not None
 
 
 def test_a_run_killed_in_the_middle_ends_as_an_uninterrupted_one(checkpoint: Path, tmp_path: Path) -> None:
@@ -254,6 +255,21 @@ def test_one_step_alone_learns(checkpoint: Path, tmp_path: Path) -> None:
     assert all(tensor.any() for tensor in first.b.values())
 
 
+def test_an_answer_counts_as_right_where_greedy_decoding_writes_it(tmp_path: Path) -> None:
+    opened = open_checkpoint(small_checkpoint(tmp_path / "base"))
+    model, rows = load_model(opened, dtype=torch.float32), []
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for number in range(3):
+            tokens = torch.randint(0, 400, (20,), generator=random)
+            for _ in range(6):
+                tokens = torch.cat([tokens, model(tokens[None]).logits[0, -1].argmax()[None]])
+            if number == 1:
+                tokens[-3] += 1
+            rows.append(Row(tokens, 20))
+        assert Decoder(opened, rank=4, alpha=8.0, seed=0).measure(rows)[1] == 2
+
+
 @pytest.mark.parametrize("spelling", ["rope_type", "type"])
 def test_scaled_positions_are_those_of_transformers_in_either_spelling(tmp_path: Path, spelling: str) -> None:
     folder = small_checkpoint(tmp_path / "base")
@@ -265,7 +281,7 @@ def test_scaled_positions_are_those_of_transformers_in_either_spelling(tmp_path:
     row = Row(torch.randint(0, 400, (60,), generator=torch.Generator().manual_seed(1)), 10)
     with torch.no_grad():
         logits = load_model(opened, dtype=torch.float32)(row.tokens[None]).logits[0, 9:-1]
-        loss = Decoder(opened, rank=4, alpha=8.0, seed=0).loss([row])
+        loss = Decoder(opened, rank=4, alpha=8.0, seed=0).measure([row])[0]
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, row.tokens[10:]).item() * 50, rel=1e-5)
 
 

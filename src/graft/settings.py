@@ -165,8 +165,10 @@ class TuningSettings:
     truncate: str = _value(
         "refuse", "examples over the context: refuse the run, drop them, or shorten the longest turn of their prompts"
     )
-    evaluate_steps: int = _value(25, "steps between two measurements of the dev loss; 0: only at the end")
-    patience: int = _value(4, "measurements without a better dev loss after which training stops early; 0: never")
+    evaluate_steps: int = _value(25, "steps between two measurements of the dev part; 0: only at the end")
+    patience: int = _value(
+        4, "measurements of the dev part without a better state after which training stops early; 0: never"
+    )
     checkpoint_steps: int = _value(25, "steps between two checkpoints, from which a killed run continues; 0: none")
     seed: int = _value(0, "of the first adapter and of the order of the examples")
     threads: int = _value(0, "processor threads; 0 is one per core")

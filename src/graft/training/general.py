@@ -77,7 +77,7 @@ class GeneralTrainer:
             return self._train(run, folder, progress, cancelled)
 
     def _train(self, run: TrainRun, folder: RunFolder, progress: Tell, cancelled: Cancelled) -> TrainResult:
-        from graft.training.trl_trainer import Watch, answer_loss, make_trainer
+        from graft.training.trl_trainer import Watch, make_trainer, measure
 
         watch = Watch(run, folder, progress, cancelled)
         trainer = make_trainer(run, self._model(run), self._arguments(run), watch)
@@ -87,7 +87,7 @@ class GeneralTrainer:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         state = trainer.state
         if not watch.failure and not run.dev:  # what the last step did shows in no loss of its own
-            loss = answer_loss(trainer.model, run.train[:1])
+            loss, _ = measure(trainer.model, run.train[:1])
             if not math.isfinite(loss):
                 watch.fail(state.global_step, f"loss {loss}", good=state.global_step - 1)
         if watch.failure:
@@ -100,7 +100,7 @@ class GeneralTrainer:
             adapter = self._finish(run, trainer, step)
         result = TrainResult(
             adapter=adapter, step=step, steps=state.global_step, loss=watch.loss, dev_loss=watch.best_loss,
-            tokens=watch.tokens, seconds=time.monotonic() - began, stopped=stopped,  # type: ignore[arg-type]
+            dev_exact=watch.best_exact, tokens=watch.tokens, seconds=time.monotonic() - began, stopped=stopped,  # type: ignore[arg-type]
             resumed_from=0 if last is None else int(last.name.rpartition("-")[2]),
         )  # fmt: skip
         if adapter is not None:
@@ -173,7 +173,7 @@ class GeneralTrainer:
             save_steps=every or schedule.steps,
             save_total_limit=2,
             load_best_model_at_end=bool(run.dev),
-            metric_for_best_model="eval_loss",
+            metric_for_best_model="eval_choice",
             greater_is_better=False,
             report_to=[],
             disable_tqdm=True,

@@ -64,12 +64,13 @@ class TrainResult:
     """What came of a run.
 
     Attributes:
-        adapter: PEFT folder of the state with the best dev loss (the last one where there is no dev part);
+        adapter: PEFT folder of the state that `choosing` prefers (the last one where there is no dev part);
             None where the provider keeps it, or the run was cancelled.
         model: The provider's name for the tuned model; hosted only.
         step: Of the state that was kept.
         loss: Of the last step.
-        dev_loss: Of the state that was kept.
+        dev_loss, dev_exact: Of the state that was kept; `dev_exact` is the share of dev answers that it would write
+            word for word.
         mergeable: Whether base + adapter can be made one model.
         resumed_from: Step that this call went on from; 0 for a fresh start.
     """
@@ -83,6 +84,7 @@ class TrainResult:
     seconds: float
     stopped: Stopped
     model: str | None = None
+    dev_exact: float | None = None
     mergeable: bool = True
     resumed_from: int = 0
 

@@ -34,7 +34,8 @@ class Position:
 
     Attributes:
         step: Steps done.
-        best_step, best_loss: Of the best dev loss so far; None before the first measurement.
+        best_step, best_loss, best_exact: Of the best state so far, see `choosing`; None before the first
+            measurement.
         worse: Measurements since the best.
         loss: Of the last step.
         tokens, seconds: Spent so far, over all parts of the run.
@@ -44,6 +45,7 @@ class Position:
     step: int = 0
     best_step: int | None = None
     best_loss: float | None = None
+    best_exact: float | None = None
     worse: int = 0
     loss: float = float("nan")
     tokens: int = 0

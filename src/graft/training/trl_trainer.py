@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from graft.errors import TrainingError
+from graft.training.choosing import choice
 from graft.training.encoding import Encoded
 from graft.training.protocol import Cancelled, Tell, TrainProgress, TrainRun
 from graft.training.schedule import Schedule, plan
@@ -47,6 +48,7 @@ class Watch(TrainerCallback):
         self.run, self.folder, self.tell, self.ask = run, folder, progress, cancelled
         self.loss, self.worse, self.tokens, self.cancelled = math.nan, 0, 0, False
         self.best_loss: float | None = None
+        self.best_exact: float | None = None
         self.dev_loss: float | None = None
         self.best_step: int | None = None
         self.failure: TrainingError | None = None
@@ -56,10 +58,11 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.began, self.first = time.monotonic(), state.global_step
-        measured = [(line["eval_loss"], line["step"]) for line in state.log_history if "eval_loss" in line]
+        measured = [line for line in state.log_history if "eval_loss" in line]
         if measured:
-            self.best_loss, self.best_step = min(measured)
-            self.worse = sum(1 for _, step in measured if step > self.best_step)
+            best = min(measured, key=lambda line: line["eval_choice"])
+            self.best_loss, self.best_exact, self.best_step = best["eval_loss"], best["eval_exact"], best["step"]
+            self.worse = sum(1 for line in measured if line["step"] > best["step"])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if not logs or "loss" not in logs:
@@ -89,15 +92,18 @@ class Watch(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
     ) -> None:
-        self.dev_loss = loss = (metrics or {})["eval_loss"]
+        assert metrics is not None
+        self.dev_loss, exact = metrics["eval_loss"], metrics["eval_exact"]
+        loss = metrics["eval_loss"]
         if self.failure is None and not math.isfinite(loss):
             self.fail(state.global_step, f"dev loss {loss}", good=state.global_step - 1)
         if self.failure is not None:
             control.should_save, control.should_training_stop = False, True
             return
-        self._write_line(state.global_step, loss)
-        if self.best_loss is None or loss < self.best_loss:
-            self.best_loss, self.best_step, self.worse = loss, state.global_step, 0
+        self._write_line(state.global_step, loss, exact)
+        best_loss, best_exact = self.best_loss, self.best_exact
+        if best_loss is None or best_exact is None or choice(loss, exact) < choice(best_loss, best_exact):
+            self.best_loss, self.best_exact, self.best_step, self.worse = loss, exact, state.global_step, 0
         else:
             self.worse += 1
         if 0 < self.run.settings.patience <= self.worse:
@@ -116,10 +122,11 @@ class Watch(TrainerCallback):
             step, seen, max(kept, default=0), self.folder.states, self.run.settings.learning_rate
         )
 
-    def _write_line(self, step: int, dev_loss: float | None) -> None:
+    def _write_line(self, step: int, dev_loss: float | None, dev_exact: float | None = None) -> None:
         self.folder.add_to_curve(
-            step=step, loss=self.loss, dev_loss=dev_loss, step_size=self._size, tokens=self.tokens
-        )
+            step=step, loss=self.loss, dev_loss=dev_loss, dev_exact=dev_exact, step_size=self._size,
+            tokens=self.tokens,
+        )  # fmt: skip
 
 
 class _Trainer(SFTTrainer):
@@ -135,7 +142,8 @@ class _Trainer(SFTTrainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         model: Any = self.model
         model.eval()
-        metrics = {"eval_loss": answer_loss(model, self._dev)}
+        loss, exact = measure(model, self._dev)
+        metrics = {"eval_loss": loss, "eval_exact": exact, "eval_choice": choice(loss, exact)}
         model.train()
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -158,9 +166,12 @@ def make_trainer(run: TrainRun, model: Any, arguments: Any, watch: Watch) -> Any
     return trainer
 
 
-def answer_loss(model: Any, examples: Sequence[Encoded]) -> float:
-    """Mean over all answer tokens of -log p, in nats, one example at a time."""
-    total, count = 0.0, 0
+def measure(model: Any, examples: Sequence[Encoded]) -> tuple[float, float]:
+    """Mean over all answer tokens of -log p, in nats, and the share of answers whose every token is the likeliest.
+
+    One example at a time.
+    """
+    total, count, right = 0.0, 0, 0
     with torch.no_grad():
         for one in examples:
             tokens = torch.tensor(list(one.tokens), device=model.device)
@@ -168,7 +179,8 @@ def answer_loss(model: Any, examples: Sequence[Encoded]) -> float:
             wanted = tokens[one.answer_start :]
             total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
             count += len(wanted)
-    return total / count if count else math.nan
+            right += int(torch.equal(logits.argmax(dim=1), wanted))
+    return (total / count, right / len(examples)) if count else (math.nan, 0.0)
 
 
 def _dataset(examples: Any) -> Dataset:

@@ -149,6 +149,9 @@ def card(request: TuneRequest, prepared: Prepared, trained: TrainResult, proof: 
                 "trainer": prepared.trainer.name,
                 "steps": f"{trained.step} kept of {trained.steps} ({trained.stopped})",
                 "dev loss, nats a token": "not measured" if trained.dev_loss is None else f"{trained.dev_loss:.4f}",
+                "dev answers right, word for word": (
+                    "not measured" if trained.dev_exact is None else f"{trained.dev_exact:.1%}"
+                ),
                 "training seconds": f"{trained.seconds:.0f}",
             },
             tuned=proof.tuned,

@@ -93,12 +93,20 @@ class Decoder:
             for linear in layer.linears:
                 linear.merge()
 
-    def loss(self, packed: Sequence[Row]) -> float:
-        """Sum over answer tokens of -log p(token | what precedes it), in nats."""
+    def measure(self, packed: Sequence[Row]) -> tuple[float, int]:
+        """Sum over answer tokens of -log p(token | what precedes it), in nats, and how many answers are right.
+
+        An answer is right if each of its tokens is the likeliest one: greedy decoding would write it.
+        """
         x, rows, predicting = self._embed(packed)
         for layer in self.layers:
             x, _ = layer.forward(x, rows)
-        return self._predict(x, packed, predicting, weight=None)[0]
+        total, first_choices = self._predict(x, packed, predicting, weight=None)
+        answers = torch.split(first_choices, [row.answer_tokens for row in packed])
+        right = (
+            torch.equal(found, row.tokens[row.answer_start :]) for found, row in zip(answers, packed, strict=True)
+        )
+        return total, sum(right)
 
     def loss_and_gradient(self, packed: Sequence[Row], *, weight: float) -> float:
         """The same sum; `weight` times its gradient is added to `adapter.gradient`."""
@@ -160,23 +168,26 @@ class Decoder:
     def _predict(
         self, x: Tensor, packed: Sequence[Row], predicting: Sequence[Tensor], *, weight: float | None
     ) -> tuple[float, Tensor]:
-        """Summed loss, and with a `weight` its gradient with respect to x, (T, hidden)."""
+        """Summed loss; and with a `weight` its gradient with respect to x, (T, hidden), else the likeliest tokens."""
         chosen, target = torch.cat(list(predicting)), torch.cat([row.tokens[row.answer_start :] for row in packed])
         answers = x[chosen]
         scale = norm_scale(answers, self.shape.eps)
         normed, total = answers * scale * self.norm, 0.0
         d_normed = torch.empty_like(normed) if weight is not None else normed
+        first_choices = torch.empty_like(target)
         for start in range(0, len(target), _LOGIT_ROWS):
             part = slice(start, start + _LOGIT_ROWS)
             logits, wanted = normed[part] @ self.head.t(), target[part].unsqueeze(1)
             log_sum = logits.logsumexp(dim=1, keepdim=True)
+            if weight is None:
+                torch.argmax(logits, dim=1, out=first_choices[part])
             total += float((log_sum - logits.gather(1, wanted)).sum(dtype=torch.float64))
             if weight is not None:
                 chances = logits.sub_(log_sum).exp_()
                 chances.scatter_add_(1, wanted, torch.full_like(log_sum, -1.0))
                 torch.mm(chances, self.head, out=d_normed[part]).mul_(weight)
         if weight is None:
-            return total, x
+            return total, first_choices
         d_answers = torch.zeros_like(answers)
         norm_backward(d_normed, answers, scale, self.norm, add_to=d_answers)
         return total, torch.zeros_like(x).index_copy_(0, chosen, d_answers)

@@ -21,6 +21,7 @@ from torch import Tensor
 from graft.errors import TrainingError
 from graft.settings import TuningSettings
 from graft.training.checkpoint import open_checkpoint
+from graft.training.choosing import choice
 from graft.training.encoding import Encoded, require_fitting
 from graft.training.lean.activated import Rows, activated_config, invocation_tokens, open_rows
 from graft.training.lean.decoder import Decoder, packs
@@ -98,12 +99,15 @@ class _Training:
             tokens = self.position.tokens + sum(len(self.run.train[i].tokens) for i in batch)
             self.position = dataclasses.replace(self.position, step=step, loss=loss, tokens=tokens)
             measured = self._measure(step, steps)
-            length = self.folder.add_to_curve(step=step, loss=loss, dev_loss=measured, step_size=size, tokens=tokens)
+            dev_loss, dev_exact = measured or (None, None)
+            length = self.folder.add_to_curve(
+                step=step, loss=loss, dev_loss=dev_loss, dev_exact=dev_exact, step_size=size, tokens=tokens
+            )
             self.position = dataclasses.replace(self.position, curve_bytes=length, seconds=time.monotonic() - began)
             speeds.append((time.monotonic(), tokens))
-            progress(self._progress(steps, speeds, measured))
+            progress(self._progress(steps, speeds, dev_loss))
             stop, early = cancelled(), self._out_of_patience()
-            if self._due(step, steps, measured) or stop or early:
+            if self._due(step, steps) or stop or early:
                 self.folder.save(self.position, self._write)
                 saved = step
             if stop or early:
@@ -137,31 +141,32 @@ class _Training:
         self.decoder.merge()
         return loss, size
 
-    def _measure(self, step: int, steps: int) -> float | None:
-        """The dev loss where it is due, noted as the best where it is."""
+    def _measure(self, step: int, steps: int) -> tuple[float, float] | None:
+        """Dev loss and share of right dev answers where they are due, noted as the best where they are."""
         every = self.settings.evaluate_steps
         if not (step == steps or (every and step % every == 0)):
             return None
         # What a step did shows in the loss of the next one only; the last has none, and one example will do.
         rows, count = (self.dev_rows, len(self.run.dev)) if self.run.dev else (self.train_rows, 1)
-        loss = _mean_loss(self.decoder, rows, count, self.settings.micro_tokens)
+        loss, exact = _measured(self.decoder, rows, count, self.settings.micro_tokens)
         if not math.isfinite(loss):
             raise self.folder.no_number(
                 step, f"dev loss {loss}", good=step - 1, learning_rate=self.settings.learning_rate
             )
         if not self.run.dev:
             return None
-        best = self.position.best_loss
-        if best is None or loss < best:
-            self.position = dataclasses.replace(self.position, best_step=step, best_loss=loss, worse=0)
+        best_loss, best_exact = self.position.best_loss, self.position.best_exact
+        if best_loss is None or best_exact is None or choice(loss, exact) < choice(best_loss, best_exact):
+            self.position = dataclasses.replace(
+                self.position, best_step=step, best_loss=loss, best_exact=exact, worse=0
+            )
         else:
             self.position = dataclasses.replace(self.position, worse=self.position.worse + 1)
-        return loss
+        return loss, exact
 
-    def _due(self, step: int, steps: int, measured: float | None) -> bool:
+    def _due(self, step: int, steps: int) -> bool:
         every = self.settings.checkpoint_steps
-        best = measured is not None and self.position.best_step == step
-        return step == steps or best or bool(every and step % every == 0)
+        return step == steps or self.position.best_step == step or bool(every and step % every == 0)
 
     def _out_of_patience(self) -> bool:
         return 0 < self.settings.patience <= self.position.worse
@@ -186,6 +191,7 @@ class _Training:
             steps=self.position.step,
             loss=self.position.loss,
             dev_loss=self.position.best_loss,
+            dev_exact=self.position.best_exact,
             tokens=self.position.tokens,
             seconds=self.position.seconds,
             stopped=stopped,
@@ -250,14 +256,16 @@ def answer_loss_of(checkpoint: Path, adapter: Path, examples: Sequence[Encoded],
     decoder.merge()
     rows = open_rows(decoder, examples, dataclasses.replace(settings, prompt_cache_mb=0), adapter)
     with torch.no_grad():
-        return _mean_loss(decoder, rows, len(examples), settings.micro_tokens)
+        return _measured(decoder, rows, len(examples), settings.micro_tokens)[0]
 
 
-def _mean_loss(decoder: Decoder, rows: Rows, count: int, micro_tokens: int) -> float:
-    """Mean over the answer tokens of the first `count` rows; a few rows at a time, for their pasts are large."""
-    total, answers = 0.0, 0
-    for start in range(0, count, _ROWS_AT_ONCE):
+def _measured(decoder: Decoder, rows: Rows, count: int, micro_tokens: int) -> tuple[float, float]:
+    """Mean loss over the answer tokens of the first `count` rows, and the share of answers that are right."""
+    total, tokens, right = 0.0, 0, 0
+    for start in range(0, count, _ROWS_AT_ONCE):  # a few rows at a time, for their pasts are large
         some = rows(range(start, min(start + _ROWS_AT_ONCE, count)))
-        total += sum(decoder.loss(pack) for pack in packs(some, tokens=micro_tokens))
-        answers += sum(row.answer_tokens for row in some)
-    return total / answers
+        for pack in packs(some, tokens=micro_tokens):
+            loss, exact = decoder.measure(pack)
+            total, right = total + loss, right + exact
+        tokens += sum(row.answer_tokens for row in some)
+    return total / tokens, right / count
