@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
+import platform
 import random
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -109,7 +113,6 @@ def merged(adapter: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
 
 def _tokenizer_files(checkpoint: Path, into: Path) -> None:
     """The tokenizer as its makers published it: numbers are cut into digits before anything else."""
-    import json
 
     given = json.loads((checkpoint / "tokenizer.json").read_text())
     digits = {"type": "Digits", "individual_digits": True}
@@ -222,7 +225,6 @@ class TestGguf:
             assert theirs == tokenizer.encode(text, add_special_tokens=False).ids, text
 
     def test_a_tokenizer_that_lost_its_cut_before_digits_is_refused(self, checkpoint: Path, tmp_path: Path) -> None:
-        import json
 
         from graft.training.gguf_writer import write_gguf
 
@@ -339,7 +341,6 @@ def _scaled(lora: Path, target: Path, factor: float) -> Path:
 
 
 def _activated(adapter: Path, checkpoint: Path, target: Path) -> Path:
-    import json
     import shutil
 
     from tokenizers import Tokenizer
@@ -432,6 +433,9 @@ class TestExport:
             tensors[name] = tensors[name].roll(32, 0)
         save_file(tensors, wrong / "model.safetensors", {"format": "pt"})
         broken = dataclasses.replace(tuned, checkpoint=wrong)
+        killed = subprocess.Popen([sys.executable, "-c", ""])
+        killed.wait()
+        (tmp_path / "out" / f".export-{platform.node()}-{killed.pid}-x").mkdir(parents=True)
         with pytest.raises(GraftError, match="does not answer as") as caught:
             export(broken, to="gguf", into=tmp_path / "out", prompts=PROMPTS)
         assert "Ahoy!" in caught.value.message and "the export" in caught.value.message

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,7 @@ _LEAST_OF_4_BITS = 0.88
 """Agreement asked of Q4_K_M, which rounds every weight anew; measured .973 from a 4-bit base."""
 _CONTEXT = 2048
 _SPARE_BYTES = 50_000_000
+_SCRATCH = f".export-{platform.node()}-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +210,31 @@ def _scratch(into: Path, needed: int, target: Path) -> Iterator[Path]:
                 f"{into} has {free / 1e6:,.0f} MB free, making {target.name} takes {needed / 1e6:,.0f} MB",
                 fix="free space, or give --into DIR on another disk",
             )
-        with tempfile.TemporaryDirectory(dir=into, prefix=".export-") as scratch:
+        _sweep(into)
+        with tempfile.TemporaryDirectory(dir=into, prefix=f"{_SCRATCH}{os.getpid()}-") as scratch:
             yield Path(scratch)
     except OSError as error:
         raise disk_error(error, target) from error
+
+
+def _sweep(into: Path) -> None:
+    """Remove what killed exports of this machine left in the folder: gigabytes of merged weights."""
+    for left in into.glob(f"{_SCRATCH}*-*"):
+        owner = left.name.removeprefix(_SCRATCH).partition("-")[0]
+        if owner.isdigit() and not _is_alive(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # asking would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def _put(written: Path, target: Path) -> None:
