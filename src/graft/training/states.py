@@ -52,6 +52,13 @@ class Position:
     seconds: float = 0.0
     curve_bytes: int = 0
 
+    @property
+    def best(self) -> tuple[float, float, int] | None:
+        """What `choosing.choice` takes, of the best state so far."""
+        if self.best_loss is None or self.best_exact is None or self.best_step is None:
+            return None
+        return self.best_loss, self.best_exact, self.best_step
+
 
 class RunFolder:
     """One run's folder."""

@@ -49,6 +49,7 @@ class Watch(TrainerCallback):
         self.loss, self.worse, self.tokens, self.cancelled = math.nan, 0, 0, False
         self.best_loss: float | None = None
         self.best_exact: float | None = None
+        self.best_choice: float | None = None
         self.dev_loss: float | None = None
         self.best_step: int | None = None
         self.failure: TrainingError | None = None
@@ -62,6 +63,7 @@ class Watch(TrainerCallback):
         if measured:
             best = min(measured, key=lambda line: line["eval_choice"])
             self.best_loss, self.best_exact, self.best_step = best["eval_loss"], best["eval_exact"], best["step"]
+            self.best_choice = best["eval_choice"]
             self.worse = sum(1 for line in measured if line["step"] > best["step"])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -101,8 +103,8 @@ class Watch(TrainerCallback):
             control.should_save, control.should_training_stop = False, True
             return
         self._write_line(state.global_step, loss, exact)
-        best_loss, best_exact = self.best_loss, self.best_exact
-        if best_loss is None or best_exact is None or choice(loss, exact) < choice(best_loss, best_exact):
+        if self.best_choice is None or metrics["eval_choice"] < self.best_choice:
+            self.best_choice = metrics["eval_choice"]
             self.best_loss, self.best_exact, self.best_step, self.worse = loss, exact, state.global_step, 0
         else:
             self.worse += 1
@@ -143,7 +145,7 @@ class _Trainer(SFTTrainer):
         model: Any = self.model
         model.eval()
         loss, exact = measure(model, self._dev)
-        metrics = {"eval_loss": loss, "eval_exact": exact, "eval_choice": choice(loss, exact)}
+        metrics = {"eval_loss": loss, "eval_exact": exact, "eval_choice": choice(loss, exact, self.state.global_step)}
         model.train()
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

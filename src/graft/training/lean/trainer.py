@@ -155,8 +155,8 @@ class _Training:
             )
         if not self.run.dev:
             return None
-        best_loss, best_exact = self.position.best_loss, self.position.best_exact
-        if best_loss is None or best_exact is None or choice(loss, exact) < choice(best_loss, best_exact):
+        best = self.position.best
+        if best is None or choice(loss, exact, step) < choice(*best):
             self.position = dataclasses.replace(
                 self.position, best_step=step, best_loss=loss, best_exact=exact, worse=0
             )
