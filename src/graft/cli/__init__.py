@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from graft.cli import (
+    advise,
     asking,
     collections,
     dataset,
@@ -48,7 +49,9 @@ def graft(context: click.Context, home: str | None, as_json: bool) -> None:
     context.ensure_object(dict).update(home=home, as_json=as_json)
 
 
-for module in (documents, asking, collections, models, dataset, tuning, evaluating, export, jobs, serving, setup):
+for module in (
+    documents, asking, collections, models, dataset, tuning, evaluating, export, advise, jobs, serving, setup,
+):  # fmt: skip
     for command in module.COMMANDS:
         graft.add_command(command)
 

@@ -17,10 +17,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def shared(function: F) -> F:
     """`--json` and `--home` on a verb; both may stand before the verb too."""
-    function = click.option(
+    return click.option("--home", metavar="DIR", help="The workspace's folder.")(as_json_option(function))
+
+
+def as_json_option(function: F) -> F:
+    """`--json` alone, on a verb that needs no workspace."""
+    return click.option(
         "--json", "as_json", is_flag=True, callback=_or_before_the_verb, help="Print exactly one JSON object."
     )(function)
-    return click.option("--home", metavar="DIR", help="The workspace's folder.")(function)
 
 
 def _or_before_the_verb(context: click.Context, _: click.Parameter, given: bool) -> bool:
