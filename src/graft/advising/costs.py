@@ -209,7 +209,7 @@ class _Bill:
 
     def _days(self, what: str, days: float) -> Line:
         work = self.prices.work
-        because = f"{days:g} days at ${work.usd_per_hour:g} an hour ({work.told})"
+        because = f"{days:g} d of {work.hours_per_day:g} h at ${work.usd_per_hour:g} ({work.told})"
         return priced(what, because, days * work.hours_per_day * work.usd_per_hour)
 
     def _embedding(self) -> Line:
@@ -249,7 +249,7 @@ class _Bill:
 
     def _upkeep(self, of: str) -> Line:
         work = self.prices.work
-        because = f"{work.upkeep_hours_per_month:g} hours at ${work.usd_per_hour:g} ({work.told})"
+        because = f"{work.upkeep_hours_per_month:g} h at ${work.usd_per_hour:g} ({work.told})"
         return priced(f"upkeep of {of}", because, work.upkeep_hours_per_month * work.usd_per_hour)
 
     # tuning
@@ -257,7 +257,7 @@ class _Bill:
     def _curation(self, examples: int) -> Line:
         work = self.prices.work
         hours = examples * work.curation_minutes_per_example / 60
-        because = f"{examples:,} examples, {hours:,.1f} hours at ${work.usd_per_hour:g} ({work.told})"
+        because = f"{examples:,} examples, {hours:,.1f} h at ${work.usd_per_hour:g} ({work.told})"
         return priced("curating examples", because, hours * work.usd_per_hour)
 
     def _tuning(self) -> Sequence[Line]:
@@ -265,7 +265,7 @@ class _Bill:
 
     def _evaluation(self) -> Line:
         work = self.prices.work
-        because = f"{work.evaluation_hours:g} hours at ${work.usd_per_hour:g} ({work.told})"
+        because = f"{work.evaluation_hours:g} h at ${work.usd_per_hour:g} ({work.told})"
         return priced("evaluation", because, work.evaluation_hours * work.usd_per_hour)
 
     def _run(self) -> Line:
@@ -278,7 +278,7 @@ class _Bill:
             name, gpus = gpu_for_training(needs.model_billions, prices)
             gpu = prices.gpu[name]
             hours = training_hours(tokens, needs.model_billions, gpu, gpus, prices)
-            because = f"{tokens:,.0f} tokens, {hours:,.1f} hours of {gpus} {name} ({gpu.told})"
+            because = f"{tokens:,.0f} tokens, {hours:,.1f} h of {gpus} {name} ({gpu.told})"
             return priced(what, because, hours * gpus * gpu.usd_per_hour)
         if needs.tuned_model:
             known = needs.training_usd_per_million or None

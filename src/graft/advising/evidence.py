@@ -92,15 +92,15 @@ def _spent(arm: MeasuredArm, costs: Sequence[ArmCost], needs: Needs) -> float | 
 
 
 def _sentence(report: Report, chosen: MeasuredArm, best: MeasuredArm, *, known: bool) -> str:
-    shown = f"on {report.questions:,} questions {_figure(chosen)}"
+    shown = f"on {report.questions:,} questions {chosen.name} scored {_figure(chosen)}"
     if chosen is best:
         return f"{shown}, the most of what you can use"
     why = "costs more" if known else "takes more work"
-    return f"{shown}; {_figure(best)} is not shown to be better, and {why}"
+    return f"{shown}; {best.name}, with {_figure(best)}, is not shown to be better and {why}"
 
 
 def _figure(arm: MeasuredArm) -> str:
-    return f"{arm.name} scored {arm.score:.3g} ({arm.low:.3g} to {arm.high:.3g})"
+    return f"{arm.score:.3g} ({arm.low:.3g} to {arm.high:.3g})"
 
 
 def _row(
