@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from graft.advising.arms import Approach, approach_of, is_tuned, retrieves
+from graft.advising.arms import Approach, approach_of, costed_as, is_tuned, retrieves
 from graft.advising.breaking_even import BreakEven, break_evens
 from graft.advising.costs import ArmCost, Hosting, arm_costs
 from graft.advising.evidence import Evidence, excluded, settled
@@ -71,6 +71,11 @@ class Advice:
     def costs(self) -> tuple[ArmCost, ...]:
         """As `needs.hosting` has it."""
         return self.hosted if self.needs.hosting == "hosted" else self.self_hosted
+
+    @property
+    def cost(self) -> ArmCost:
+        """Of the recommended arm."""
+        return next(cost for cost in self.costs if cost.arm == costed_as(self.arm))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an unknown amount is None."""
@@ -183,8 +188,7 @@ def _cautions(
         found += _of_the_report(report, needs, arm, weighed)
     elif reason := excluded(arm, needs):
         found.append(f"{arm} {reason}; measure it before you rely on it")
-    if arm in costs:
-        found += _of_the_costs(needs, costs[arm])
+    found += _of_the_costs(needs, costs[costed_as(arm)])
     if needs.hosting == "hosted" and table_source() is None:
         found.append(
             "LiteLLM is not installed, so prices of hosted models are unknown: pip install 'graft-llm[hosted]'"

@@ -100,7 +100,8 @@ def _knowledge(needs: Needs) -> Move:
         "weekly": "facts that change weekly are old in the weights before they are learnt",
         "daily": "facts that change daily are old in the weights before they are learnt",
     }.get(needs.knowledge, "")
-    return _move("knowledge", needs.knowledge, points[needs.knowledge], reason, f"{OVADIA}; {GEKHMAN}")
+    source = f"{OVADIA}; {GEKHMAN}" if needs.knowledge in ("never", "yearly") else MICROSOFT
+    return _move("knowledge", needs.knowledge, points[needs.knowledge], reason, source)
 
 
 def _sources(needs: Needs) -> Move:
@@ -121,13 +122,14 @@ def _corpus(needs: Needs) -> Move:
 
 def _teach(needs: Needs) -> Move:
     points = {"format": 2, "style": 2, "terminology": 1, "skill": 3}
+    sources = {"format": MICROSOFT, "style": LIMA, "terminology": TOGETHER, "skill": LIU}
     reason = f"{' and '.join(needs.teach)} {'is' if len(needs.teach) == 1 else 'are'} learnt from examples"
     return _move(
         "teach",
         ", ".join(needs.teach) or "nothing",
         (0, sum(points[one] for one in needs.teach)),
         reason,
-        f"{LIMA}; {MICROSOFT}",
+        "; ".join(sources[one] for one in needs.teach),
     )
 
 

@@ -72,12 +72,11 @@ def _show_costs(advice: Advice) -> None:
         rows.append((hosted.arm, *map(_usd, figures)))
     say(f"Costs at {volume:,} questions a month, in US dollars", "bold")
     show_table(["", "hosted: to build", "a month", "own machines: to build", "a month"], rows)
-    chosen = next((cost for cost in advice.costs if cost.arm == advice.arm), None)
-    if chosen is not None:
-        say(f"{chosen.arm}, {'hosted' if chosen.hosting == 'hosted' else 'on own machines'}:", "bold")
-        lines = [("to build", line.what, _usd(line.usd()), line.because) for line in chosen.initial]
-        lines += [("a month", line.what, _usd(line.usd(volume)), line.because) for line in chosen.monthly]
-        show_table(["", "what", "", "from"], lines)
+    chosen = advice.cost
+    say(f"{chosen.arm}, {'hosted' if chosen.hosting == 'hosted' else 'on own machines'}:", "bold")
+    lines = [("to build", line.what, _usd(line.usd()), line.because) for line in chosen.initial]
+    lines += [("a month", line.what, _usd(line.usd(volume)), line.because) for line in chosen.monthly]
+    show_table(["", "what", "", "from"], lines)
     for one in advice.references:
         say(
             f"{one.what}: yours {_usd(one.yours)}; commonly said ${one.low:,.0f} to ${one.high:,.0f} ({one.source})",
