@@ -19,6 +19,9 @@ from graft.workspace import Workspace
 # A shell's background job inherits an ignored SIGINT, and so would every process that the Ctrl-C tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# LiteLLM asks the network for its price table when it is imported, unless it is told not to beforehand.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
 HANDBOOK = SAMPLES / "handbook"

@@ -79,7 +79,12 @@ def test_importing_graft_loads_nothing_heavy() -> None:
 
 def documented_commands() -> list[str]:
     lines = []
-    for path in (ROOT / "README.md", ROOT / "docs" / "tuning.md", ROOT / "runs" / "demo.sh"):
+    for path in (
+        ROOT / "README.md",
+        ROOT / "docs" / "tuning.md",
+        ROOT / "docs" / "advising.md",
+        ROOT / "runs" / "demo.sh",
+    ):
         text = path.read_text(encoding="utf-8").replace('"$graft"', "graft")
         lines += re.findall(r"^(?:    |\$ )?(graft [a-z][^#\n]*)", text, re.MULTILINE)
     return lines
