@@ -27,7 +27,11 @@ def show_advice(advice: Advice) -> None:
     _show_costs(advice)
     _show_break_even(advice)
     say("")
-    say("What would settle it, once `graft compare` is built (today: graft evaluate, a model at a time):" if advice.basis == "rules" else "To measure it again, with more questions:")
+    say(
+        "What would settle it, once `graft compare` is built (today: graft evaluate, a model at a time):"
+        if advice.basis == "rules"
+        else "To measure it again, with more questions:"
+    )
     say(f"    {advice.compare}", "green")
 
 
