@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,13 @@ class Terminal:
         assert self.process.stdin is not None
         os.write(self.process.stdin.fileno(), line.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C until it is heard: one between Python's prompt and its read waits for the next key."""
+        while self.process.poll() is None:
+            self.say("\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(2.0)
+
     def left(self) -> int:
         """Exit status."""
         while self._read():
@@ -192,7 +200,7 @@ def test_ctrl_c_ends_the_questions_cleanly() -> None:
     with Terminal() as terminal:
         terminal.until(QUESTIONS[0].asked)
         terminal.until("[yearly]")
-        terminal.say("\x03")
+        terminal.interrupt()
         assert terminal.left() == 130
         assert "Traceback" not in terminal.seen
 
