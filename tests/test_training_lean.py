@@ -345,13 +345,25 @@ def test_peft_loads_the_adapter_and_has_the_same_dev_loss(checkpoint: Path, tmp_
     assert total / count == pytest.approx(result.dev_loss, rel=1e-5)
 
 
-def test_memory_that_runs_out_names_the_setting_that_would_fit(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def too_much(*_: object, **__: object) -> None:
-        torch.empty(1 << 60)  # what the allocator itself then says
+def test_memory_that_runs_out_names_the_setting_that_would_fit(checkpoint: Path, tmp_path: Path) -> None:
+    short_of_memory = """
+import pathlib, resource, sys
+from graft.training.lean.trainer import LeanTrainer
+from tests.test_training_lean import run_of
 
-    monkeypatch.setattr(Decoder, "loss_and_gradient", too_much)
-    with pytest.raises(TrainingError, match="memory ran out") as caught:
-        LeanTrainer().train(run_of(checkpoint, tmp_path / "run"))
-    assert "micro_tokens = 6" in caught.value.fix  # the longest row, above half of the setting
+checkpoint, folder = map(pathlib.Path, sys.argv[1:])
+LeanTrainer().train(run_of(checkpoint, folder / "usual"))
+changes = {"count": 4000, "dev": 8, "batch_size": 4000, "micro_tokens": 200_000, "epochs": 1.0}
+run = run_of(checkpoint, folder / "large", **changes)
+pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 20_000_000,) * 2)
+try:
+    LeanTrainer().train(run)
+except Exception as error:
+    print(type(error).__name__, error, getattr(error, "fix", None))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", short_of_memory, str(checkpoint), str(tmp_path)], capture_output=True, text=True
+    )
+    assert told.stdout.startswith("TrainingError memory ran out; the last saved state stays valid"), told
+    assert "micro_tokens = 100000 in [tuning]" in told.stdout
