@@ -29,4 +29,5 @@ OMP_NUM_THREADS=1 $python -m benchmarks.bench_store --vectors "$vectors/vectors.
 mv benchmarks/results/parts/store.json.new benchmarks/results/parts/store.json
 OMP_NUM_THREADS=1 $python -m benchmarks.bench_overhead
 $python -m benchmarks.bench_train
+$python -m benchmarks.bench_merged
 $python -m benchmarks.report
