@@ -61,6 +61,20 @@ def test_changed_new_and_deleted_files_are_taken_up(workspace: Workspace, folder
     assert "30 June" in workspace.search("Until when may leave be carried over?").hits[0].text
 
 
+def test_a_folder_that_is_empty_as_an_unmounted_disk_keeps_its_documents(workspace: Workspace, folder: Path) -> None:
+    workspace.add([str(folder)])
+    disk = folder.rename(folder.with_name("disk"))
+    folder.mkdir()
+    result = workspace.sync()
+    assert (result.removed, [failure.path for failure in result.failed]) == (0, [str(folder)])
+    assert "2 documents are kept" in result.failed[0].error and f"graft remove {folder}" in result.failed[0].fix
+    with pytest.raises(UsageError, match="is empty"):
+        workspace.add([str(folder)])
+    folder.rmdir()
+    disk.rename(folder)
+    assert (workspace.sync().unchanged, len(workspace.documents())) == (2, 2)
+
+
 def test_a_citation_of_an_old_version_says_superseded_and_then_removed(workspace: Workspace, folder: Path) -> None:
     workspace.add([str(folder)])
     hit = workspace.search("Until when may leave be carried over?").hits[0]

@@ -45,7 +45,7 @@ def look(source: SourceRecord, run: Run, *, named: bool = False) -> list[Job]:
     Args:
         named: Somebody names the source now, so a file or URL that is all of it comes back if it was removed.
     Raises:
-        UsageError: Its folder is not there; what it held is kept.
+        UsageError: Its folder is not there, or empty; what it held is kept.
     """
     store, result = run.ingest.store, run.result
     known = {d.uri: d for d in store.documents(source_id=source.id, principals=run.principals)}
@@ -115,6 +115,11 @@ def _files(source: SourceRecord, documents: int, unread: _Unread, run: Run) -> l
                 f"{root} is the workspace's own folder; what Graft keeps there is no document",
                 fix="put the documents into a folder of their own, or name another workspace by --home",
             )
+        if documents and _is_empty(root):  # where a disk is not mounted, its empty mount point is left
+            raise UsageError(
+                f"the folder {root} is empty; its {documents} documents are kept",
+                fix=f"mount or restore it, or `graft remove {root}` if its files were deleted on purpose",
+            )
         return list(_walk(root, unread, run))
     if not _is_folder(root.parent):
         raise UsageError(f"the folder {root.parent} is not there; {root.name} is kept", fix="mount or restore it")
@@ -157,6 +162,13 @@ def _is_folder(path: Path) -> bool:
     """Not Path.is_dir, which raises where the folder above may not be entered."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is None
     except OSError:
         return False
 
