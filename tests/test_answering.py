@@ -12,6 +12,7 @@ from graft import Workspace
 from graft.access import OWNER
 from graft.answering import Answer, Asking, Mode, answer
 from graft.citing import Verdict
+from graft.citing.quoting import quote_answer
 from graft.errors import ContextOverflow, LimitExceeded, UsageError
 from graft.following_up import make_standalone
 from graft.models import Message
@@ -227,3 +228,14 @@ def test_the_small_model_answers_with_a_checked_citation(returns: Workspace) -> 
 def test_without_retrieval_nothing_is_cited(returns: Workspace) -> None:
     got = returns.ask("What is the capital of France?", retrieval=False)
     assert got.mode is Mode.CLOSED_BOOK and got.text and got.hits == got.citations == ()
+
+
+def test_a_short_answer_out_of_the_best_sentence_is_shown_and_not_replaced_by_it(returns: Workspace) -> None:
+    (hit,) = returns.search(QUESTION, k=1).hits
+    best = quote_answer(QUESTION, [hit], embed=returns.embedder.embed, page_of=lambda hit, offset: None)
+    assert best is not None and best.quote is not None and "30 days" in best.quote
+    strict = AnsweringSettings(max_detour=0.0)
+    got, _ = ask(returns, QUESTION, ["30 days [1]."], settings=strict)
+    assert (got.mode, got.text) == (Mode.GENERATED, "30 days. [1]")
+    elsewhere, _ = ask(returns, QUESTION, ["Gift cards are not refundable [1]."], settings=strict)
+    assert elsewhere.mode is not Mode.GENERATED

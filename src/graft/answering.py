@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from graft.access import Principals
 from graft.citing import Citation, Verdict, cite
-from graft.citing.quoting import fit, quote_answer, spelled_out
+from graft.citing.quoting import fit, quote_answer, speaks_from, spelled_out
 from graft.citing.sentences import sentences
 from graft.citing.words import content_stems
 from graft.documents import page_at
@@ -265,7 +265,8 @@ class _Progress:
         citations = cite(draft, hits, question=self.question, embed=embed, page_of=self._page)
         best = quote_answer(self.question, hits, embed=embed, page_of=self._page)
         supported = [c.quote for c in citations if c.verdict is Verdict.SUPPORTED and c.quote]
-        detour = best.support - fit(self.question, supported, embed=embed) if best and supported else 0.0
+        beside = best is not None and not any(speaks_from(citation, best) for citation in citations)
+        detour = best.support - fit(self.question, supported, embed=embed) if best and beside and supported else 0.0
         self.verify_ms = (time.perf_counter() - began) * 1e3
         if supported and detour <= self.asking.answering.max_detour:
             text, kept = _marked(draft, citations, strict=self.strict)

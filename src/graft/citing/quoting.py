@@ -6,12 +6,15 @@ models.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from graft.citing import Citation, PageOf, located
 from graft.citing.verifying import Embed, Verdict, closest
 from graft.citing.windows import Passage
 from graft.retrieval import Hit
+
+_WORD = re.compile(r"[^\W_]+")
 
 
 def quote_answer(question: str, hits: Sequence[Hit], *, embed: Embed, page_of: PageOf) -> Citation | None:
@@ -25,6 +28,21 @@ def quote_answer(question: str, hits: Sequence[Hit], *, embed: Embed, page_of: P
         claim=quote, claim_start=0, claim_end=len(quote), verdict=Verdict.SUPPORTED, support=found.support
     )
     return located(itself, hit, found, page_of)
+
+
+def speaks_from(citation: Citation, best: Citation) -> bool:
+    """Whether a supported claim is taken from the sentence `best`: its range meets it, or its words stand in it."""
+    if citation.verdict is not Verdict.SUPPORTED or citation.start is None or citation.end is None:
+        return False
+    claim = _words(citation.claim)
+    if claim and f" {claim} " in f" {_words(best.quote or '')} ":
+        return True
+    same = (citation.document_id, citation.version) == (best.document_id, best.version)
+    return same and citation.start < (best.end or 0) and (best.start or 0) < citation.end
+
+
+def _words(text: str) -> str:
+    return " ".join(_WORD.findall(text.casefold()))
 
 
 def fit(question: str, quotes: Sequence[str], *, embed: Embed) -> float:
