@@ -31,14 +31,14 @@ def quote_answer(question: str, hits: Sequence[Hit], *, embed: Embed, page_of: P
 
 
 def speaks_from(citation: Citation, best: Citation) -> bool:
-    """Whether a supported claim is taken from the sentence `best`: its range meets it, or its words stand in it."""
+    """Whether a supported claim is out of the sentence `best` of the same document: it meets it, or stands in it."""
     if citation.verdict is not Verdict.SUPPORTED or citation.start is None or citation.end is None:
         return False
+    if (citation.document_id, citation.version) != (best.document_id, best.version):
+        return False
     claim = _words(citation.claim)
-    if claim and f" {claim} " in f" {_words(best.quote or '')} ":
-        return True
-    same = (citation.document_id, citation.version) == (best.document_id, best.version)
-    return same and citation.start < (best.end or 0) and (best.start or 0) < citation.end
+    stands = bool(claim) and f" {claim} " in f" {_words(best.quote or '')} "
+    return stands or (citation.start < (best.end or 0) and (best.start or 0) < citation.end)
 
 
 def _words(text: str) -> str:
