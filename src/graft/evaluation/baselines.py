@@ -55,6 +55,17 @@ class NearestVote:
 
         Where no word fits, the most frequent label.
         """
+        nearest = self.nearest(question, k=k)
+        if not nearest:
+            return most_common(self._answers)
+        votes: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+        for row, score in nearest:
+            count, total = votes[self._answers[row]]
+            votes[self._answers[row]] = (count + 1, total + score)
+        return max(votes, key=votes.__getitem__)
+
+    def nearest(self, question: str, *, k: int = NEIGHBOURS) -> list[tuple[int, float]]:
+        """Place and score of the `k` examples whose words fit best, best first; fewer where no more fit."""
         terms = list(dict.fromkeys(self._analyzer.analyze(_readable(question))))[:_MAX_TERMS]
         words = [
             (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "body", term, index_option="freq"))
@@ -62,13 +73,9 @@ class NearestVote:
         ]
         hits = self._searcher.search(tantivy.Query.boolean_query(words), k, count=False).hits if words else []
         if not hits:
-            return most_common(self._answers)
+            return []
         rows = self._searcher.fast_field_values("row", [address for _, address in hits])
-        votes: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
-        for row, (score, _) in zip(rows, hits, strict=True):
-            count, total = votes[self._answers[row]]
-            votes[self._answers[row]] = (count + 1, total + score)
-        return max(votes, key=votes.__getitem__)
+        return [(int(row), float(score)) for row, (score, _) in zip(rows, hits, strict=True)]
 
 
 def nearest_vote(train: Sequence[Example], questions: Sequence[str], *, k: int = NEIGHBOURS) -> list[str]:

@@ -21,6 +21,42 @@ from graft.errors import UsageError
 from graft.models import GenerateOptions, Message, Model, Reply, Usage
 
 
+class KeptLines:
+    """JSON objects by key in `path` (JSONL, appended to, whole lines only); for any number of threads.
+
+    Args:
+        field: What an object is called in its line.
+    """
+
+    def __init__(self, path: Path, *, field: str) -> None:
+        self._path, self._field = path, field
+        self._lock = threading.Lock()
+        self._kept = _load(path, field)
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """What was kept under the key."""
+        return self._kept.get(key)
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Keep it, on disk before this returns.
+
+        Raises:
+            UsageError: The file cannot be written.
+        """
+        line = json.dumps({"key": key, self._field: value}, ensure_ascii=True) + "\n"
+        with self._lock:
+            self._kept[key] = value
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a", encoding="ascii") as file:
+                    file.write(line)
+            except OSError as error:
+                raise UsageError(
+                    f"{self._path} cannot be written: {error.strerror}",
+                    fix="free some space, or choose another folder",
+                ) from error
+
+
 class RecordedModel:
     """A Model that remembers, in `path` (JSONL, appended to, whole lines only); for any number of threads.
 
@@ -29,9 +65,9 @@ class RecordedModel:
     """
 
     def __init__(self, model: Model, path: Path, *, configuration: str = "") -> None:
-        self._model, self._path, self._configuration = model, path, configuration
+        self._model, self._configuration = model, configuration
         self._lock = threading.Lock()
-        self._kept = _load(path)
+        self._kept = KeptLines(path, field="reply")
         self.reused = 0
 
     @property
@@ -55,36 +91,22 @@ class RecordedModel:
         if kept is not None:
             with self._lock:
                 self.reused += 1
-            yield kept.text
-            return kept
+            reply = Reply(**{**kept, "usage": Usage(**kept["usage"])})
+            yield reply.text
+            return reply
         reply = yield from self._model.stream(messages, options)
-        self._keep(key, reply)
+        self._kept.put(key, asdict(reply))
         return reply
 
     def _key(self, messages: Sequence[Message], options: GenerateOptions) -> str:
         given = asdict(options)
         if options.adapter is not None:
-            path = Path(options.adapter)
-            given["adapter"] = _checksum(path, path.stat().st_mtime_ns, path.stat().st_size)
+            given["adapter"] = file_checksum(Path(options.adapter))
         parts = [self._model.name, self._configuration, given, [[m.role, m.content] for m in messages]]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _keep(self, key: str, reply: Reply) -> None:
-        line = json.dumps({"key": key, "reply": asdict(reply)}, ensure_ascii=True) + "\n"
-        with self._lock:
-            self._kept[key] = reply
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="ascii") as file:
-                    file.write(line)
-            except OSError as error:
-                raise UsageError(
-                    f"{self._path} cannot be written: {error.strerror}",
-                    fix="free some space, or choose another folder",
-                ) from error
 
-
-def _load(path: Path) -> dict[str, Reply]:
+def _load(path: Path, field: str) -> dict[str, dict[str, Any]]:
     """What was kept; a last line that a kill cut short is taken out of the file."""
     try:
         data = path.read_bytes()
@@ -99,10 +121,16 @@ def _load(path: Path) -> dict[str, Reply]:
     for number, line in enumerate(data[:whole].splitlines(), start=1):
         try:
             row: dict[str, Any] = json.loads(line)
-            kept[row["key"]] = Reply(**{**row["reply"], "usage": Usage(**row["reply"]["usage"])})
+            kept[str(row["key"])] = dict(row[field])
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}:{number} is not a kept reply", fix=f"remove {path}") from error
+            raise UsageError(f"{path}:{number} is not a kept {field}", fix=f"remove {path}") from error
     return kept
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes, read again only where the file has changed."""
+    status = path.stat()
+    return _checksum(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(64)

@@ -46,6 +46,16 @@ BY_KIND: Mapping[Kind, tuple[str, ...]] = {
     "unanswerable": ("abstained",),
 }
 
+DECIDES: Mapping[Kind, str] = {
+    "short": "token_f1",
+    "label": "accuracy",
+    "json": "field_f1",
+    "sql": "exact_match",
+    "text": "rouge_l",
+    "unanswerable": "abstained",
+}
+"""The one figure of each kind that decides where kinds are mixed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:

@@ -14,7 +14,7 @@ from graft.dataset import Example
 from graft.dataset.reading import read_examples
 from graft.dataset.writing import write_examples
 from graft.evaluation.questions import Question, QuestionSet, from_examples
-from graft.evaluation.scoring import METRICS
+from graft.evaluation.scoring import DECIDES, METRICS
 from graft.models import Message
 
 FILE = "held-out.jsonl"
@@ -27,16 +27,6 @@ _LONGEST_REPLY = 256
 _SHORTEST_REPLY = 32
 _WRITING = 4
 """A token written takes as long as about so many read."""
-
-_DECIDES = {
-    "short": "token_f1",
-    "label": "accuracy",
-    "json": "field_f1",
-    "sql": "exact_match",
-    "text": "rouge_l",
-    "unanswerable": "abstained",
-}
-"""One figure for each kind of question."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +91,11 @@ def read_check(folder: Path, count_tokens: Callable[[Sequence[Message]], int]) -
 
     def metric(number: int, reply: str) -> float:
         question = chosen[number]
-        return METRICS[_DECIDES[question.kind]](reply, question.answers)
+        return METRICS[DECIDES[question.kind]](reply, question.answers)
 
     if not chosen:
         return Check(prompts=(), metric=None, words="general prompts, as the held-out ones are too long")
-    names = sorted({_DECIDES[question.kind] for question in chosen})
+    names = sorted({DECIDES[question.kind] for question in chosen})
     return Check(
         prompts=tuple(question.messages for question in chosen),
         metric=metric,
