@@ -44,7 +44,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Ask MODEL every question and score its answers; run again, it goes on where it was ended."""
-    with open_workspace(home) as workspace, _bar(quiet=as_json) as tell:
+    with open_workspace(home) as workspace, progress_bar(quiet=as_json) as tell:
         found = workspace.evaluate(
             model,
             questions,
@@ -73,7 +73,7 @@ def evaluate(
 @shared
 def regress(tuned: str, against: str, limit: int, home: str | None, as_json: bool) -> None:
     """Measure what TUNED lost elsewhere: general questions, general text, the base's own answers."""
-    with open_workspace(home) as workspace, _bar(quiet=as_json) as tell:
+    with open_workspace(home) as workspace, progress_bar(quiet=as_json) as tell:
         found = workspace.regress(
             tuned, against=against, limit=limit, progress=lambda p: tell(p.stage, p.done, p.total)
         )
@@ -138,7 +138,7 @@ def _baseline(estimate: Estimate | None) -> str:
 
 
 @contextmanager
-def _bar(*, quiet: bool) -> Iterator[Any]:
+def progress_bar(*, quiet: bool) -> Iterator[Any]:
     """A progress bar on stderr, as a callback (what, done, total); nothing where nobody looks."""
     if quiet or not console(stderr=True).is_terminal:
         yield lambda what, done, total: None

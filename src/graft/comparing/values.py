@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from graft.errors import UsageError
+from graft.evaluation.questions import Kind
 from graft.evaluation.statistics import Estimate
 
 VERSION = 1
@@ -177,21 +178,22 @@ class ArmReply:
         scores: By metric, "score" among them.
         unmeasured: Metrics that could not say anything, and why.
         error: Why it failed, else None.
+        first_token_ms, total_ms: Since the question was put, so that retrieval is part of them.
     """
 
     reply: str
     mode: str
-    draft: str
-    scores: Mapping[str, float]
-    unmeasured: Mapping[str, str]
-    citations: tuple[ShownCitation, ...]
-    error: str | None
-    retrieve_ms: float | None
-    first_token_ms: float | None
-    total_ms: float | None
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
+    draft: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
+    citations: tuple[ShownCitation, ...] = ()
+    error: str | None = None
+    retrieve_ms: float | None = None
+    first_token_ms: float | None = None
+    total_ms: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +206,7 @@ class Record:
 
     id: str
     question: str
-    kind: str
+    kind: Kind
     answers: tuple[str, ...]
     evidence: tuple[tuple[str, str], ...]
     replies: Mapping[str, ArmReply]
@@ -269,7 +271,7 @@ class Comparison:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {one.name: _plain(getattr(value, one.name)) for one in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, tuple | list):

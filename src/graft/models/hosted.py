@@ -107,7 +107,7 @@ class HostedModel:
             finish_reason="length" if reason == "length" else "stop",
             first_token_ms=first_ms or total_ms,
             total_ms=total_ms,
-            cost_usd=_cost(litellm, self._model, counted),
+            cost_usd=price_of(self._model, counted),
         )
 
     def _request(self, litellm: Any, messages: Sequence[Message], options: GenerateOptions) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def hosted_embeddings(
             f"{model} answered {len(rows)} vectors for {len(texts)} texts", fix="check that it is an embedder"
         )
     usage = Usage(int(answer.usage.prompt_tokens) if answer.usage else 0, 0)
-    return HostedVectors(vectors, usage, _cost(litellm, model, usage))
+    return HostedVectors(vectors, usage, price_of(model, usage))
 
 
 def embedding_limits(model: str) -> int:
@@ -212,7 +212,9 @@ def _model_info(model: str) -> dict[str, Any]:
         return {}
 
 
-def _cost(litellm: Any, model: str, usage: Usage) -> float | None:
+def price_of(model: str, usage: Usage) -> float | None:
+    """Dollars for so many tokens of PROVIDER/MODEL, by LiteLLM's table; None where it has no price."""
+    litellm = _litellm()
     try:
         parts = litellm.cost_per_token(
             model=model, prompt_tokens=usage.input_tokens, completion_tokens=usage.output_tokens

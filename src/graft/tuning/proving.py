@@ -160,7 +160,7 @@ def card(request: TuneRequest, prepared: Prepared, trained: TrainResult, proof: 
             canaries=proof.canaries,
             leakage=proof.leakage,
             repeat=[repeating(request, prepared.run.settings)],
-            versions={name: _version(name) for name in _LIBRARIES} | {"Python": platform.python_version()},
+            versions=versions(),
             limits=list(prepared.notes),
         )
     )
@@ -195,6 +195,11 @@ def repeating(request: TuneRequest, settings: TuningSettings) -> str:
 
 def _toml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Of what computes: Graft, its libraries, Python."""
+    return {name: _version(name) for name in _LIBRARIES} | {"Python": platform.python_version()}
 
 
 def _version(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Durable jobs over the verbs: what `add`, `dataset generate` and `tune` are when they are queued.
+"""Durable jobs over the verbs: what `add`, `dataset generate`, `tune` and `compare` are when they are queued.
 
 Each verb goes on by itself where it was cut off (documents that are in are unchanged, replies and checkpoints are
 kept), so a job that is resumed simply calls its verb again.
@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from graft.errors import GraftError
-from graft.workspace.datasets import DatasetVerbs
+from graft.workspace.comparing import CompareVerbs
 from graft.workspace.documents import DEFAULT_COLLECTION, DocumentVerbs
-from graft.workspace.tuning import TuningVerbs
 
 if TYPE_CHECKING:
+    from graft.comparing.request import CompareRequest
+    from graft.comparing.running import CompareProgress
     from graft.jobs import Job, JobRun, Jobs
     from graft.tuning import Prepared, TuneProgress, TuneRequest
 
 
-class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
+class JobVerbs(DocumentVerbs, CompareVerbs):
     """Long work that outlives its process."""
 
     _prepared: Prepared | None = None
@@ -33,7 +34,12 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
         """The jobs of this workspace: list, follow, pause, resume, run; see `graft.jobs.Jobs`."""
         from graft.jobs import Jobs
 
-        kinds = {"add": self._add_job, "generate": self._generate_job, "tune": self._tune_job}
+        kinds = {
+            "add": self._add_job,
+            "generate": self._generate_job,
+            "tune": self._tune_job,
+            "compare": self._compare_job,
+        }
         return Jobs(self.home, self.settings.store.url, kinds, principals=self.principals)
 
     def queue_add(
@@ -81,6 +87,16 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
             return self.jobs.submit("tune", payload, title=title)
         self._prepared = prepared
         return self.jobs.start("tune", payload, title=title, progress=progress)
+
+    def queue_compare(self, request: CompareRequest) -> Job:
+        """Queue a `compare` for a worker; the job's result names the folder of its report."""
+        questions, train, into = (
+            None if path is None else _absolute(path) for path in (request.questions, request.train, request.into)
+        )
+        found = dataclasses.replace(request, questions=questions, train=train, into=into)
+        payload = {"request": found.to_json(), "principals": sorted(self.principals)}
+        what = "generated questions" if request.questions is None else Path(request.questions).name
+        return self.jobs.submit("compare", payload, title=f"compare {', '.join(request.arms) or 'arms'} on {what}")
 
     @contextmanager
     def _acting(self, run: JobRun, payload: Mapping[str, Any]) -> Iterator[Self]:
@@ -148,6 +164,19 @@ class JobVerbs(DocumentVerbs, DatasetVerbs, TuningVerbs):
             run.check()  # stopped because that was wanted, not because it failed
             raise
         return tuned.to_json()
+
+    def _compare_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        from graft.comparing.request import CompareRequest
+
+        def tell(seen: CompareProgress) -> None:
+            run.report(seen.done, seen.total, "questions" if seen.stage == "asking" else "parts", seen.stage)
+            run.check()
+
+        request = CompareRequest(**{**payload["request"], "arms": tuple(payload["request"]["arms"])})
+        with self._acting(run, payload) as workspace:
+            made = workspace.compare(request, progress=tell)
+            folder = workspace.comparison_folder(request)
+        return {"folder": str(folder), "verdict": made.verdict, "partial": made.partial}
 
 
 def _absolute(path: Path | str) -> str:

@@ -1,0 +1,64 @@
+"""A reply's citations + a question's evidence -> whether they meet, and the figures of it.
+
+It does not know documents: a quote meets evidence by the words that both hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from graft.comparing.values import ArmReply, ShownCitation
+
+_WORD = re.compile(r"[^\W_]+")
+_MEETS = 0.8
+"""Share of the shorter text's words that the longer holds; a sentence and a row of the same table share few."""
+
+Evidence = Sequence[tuple[str, str]]
+"""(document, quote)"""
+
+
+def with_evidence(reply: ArmReply, evidence: Evidence) -> ArmReply:
+    """The reply, each citation knowing whether it meets the evidence."""
+    if not evidence or not reply.citations:
+        return reply
+    told = (replace(one, evidence=any(_meets(one, *place) for place in evidence)) for one in reply.citations)
+    return replace(reply, citations=tuple(told))
+
+
+def cited(reply: ArmReply, evidence: Evidence) -> dict[str, float]:
+    """Figures of an answer from documents; none for a reply that had no documents.
+
+    citation_precision: of the ranges cited, the share that meets the evidence; citation_recall: of the evidence, the
+    share that a citation meets; supported: of the statements, the share that the verifier found borne out; conflicts:
+    1 where a statement says the opposite of a source.
+
+    >>> reply = ArmReply(reply="8 days", mode="generated", retrieve_ms=1.0, citations=(ShownCitation(
+    ...     claim="8 days", verdict="supported", document="a.md", start=0, end=6, page=None, quote="8 days",
+    ...     opposed=False, evidence=True),))
+    >>> cited(reply, [("a.md", "up to 8 days")])
+    {'citation_recall': 1.0, 'supported': 1.0, 'conflicts': 0.0, 'citation_precision': 1.0}
+    """
+    if reply.retrieve_ms is None:
+        return {}
+    found = {}
+    if evidence:
+        met = [any(_meets(one, *place) for one in reply.citations) for place in evidence]
+        found["citation_recall"] = sum(met) / len(met)
+    if reply.citations:
+        found["supported"] = sum(one.verdict == "supported" for one in reply.citations) / len(reply.citations)
+        found["conflicts"] = float(any(one.opposed for one in reply.citations))
+    located = [one for one in reply.citations if one.quote]
+    if evidence and located:
+        found["citation_precision"] = sum(bool(one.evidence) for one in located) / len(located)
+    return found
+
+
+def _meets(citation: ShownCitation, document: str, quote: str) -> bool:
+    if citation.document != document or not citation.quote:
+        return False
+    one, other = (Counter(_WORD.findall(text.lower())) for text in (citation.quote, quote))
+    shorter = min(one.total(), other.total())
+    return shorter > 0 and (one & other).total() >= _MEETS * shorter

@@ -1,0 +1,368 @@
+"""compare: every arm of an experiment on the same questions, kept reply by reply, to one report."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft.errors import NotFound
+from graft.workspace.contestants import ContestantVerbs
+
+if TYPE_CHECKING:
+    from graft.comparing.arms import Contestant
+    from graft.comparing.request import CompareRequest
+    from graft.comparing.running import ArmEstimate, CompareProgress
+    from graft.comparing.values import Arm, Comparison, Record
+    from graft.dataset import Example
+    from graft.evaluation.questions import Question
+    from graft.evaluation.recording import KeptLines
+    from graft.evaluation.scoring import Scores
+
+RESULT, REPLIES, BEGUN = "compare.json", "replies.jsonl", "experiment.json"
+GENERATED = 50
+"""Questions made from the documents where none are given and no limit is set."""
+_JUDGED_TOKENS = 300
+"""Of a judge's prompt, about."""
+_JUDGED_REPLY = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """An experiment before it starts.
+
+    Attributes:
+        training: Arms whose model has to be trained first, in words.
+        cost_usd: At most, of what is still to be asked; None where a price is unknown.
+    """
+
+    folder: Path
+    questions: int
+    warnings: tuple[str, ...]
+    arms: tuple[ArmEstimate, ...]
+    training: tuple[str, ...]
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """Questions and examples of an experiment, read and screened."""
+
+    folder: Path
+    created: str
+    questions: tuple[Question, ...]
+    train: tuple[Example, ...]
+    system: str | None
+    names: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class CompareVerbs(ContestantVerbs):
+    """compare, and what it would take."""
+
+    def comparison_folder(self, request: CompareRequest) -> Path:
+        """Where the experiment's replies and report are; the same request has the same."""
+        if request.into is not None:
+            return Path(request.into)
+        told = {**request.to_json(), "budget_usd": None}
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+        name = Path(request.questions).stem if request.questions else "generated"
+        return self.home / "comparisons" / f"{name[:40]}-{digest}"
+
+    def look_ahead(
+        self, request: CompareRequest, *, progress: Callable[[CompareProgress], object] = lambda _: None
+    ) -> Ahead:
+        """What `compare` would ask and cost; nothing is trained and no arm is asked.
+
+        Raises:
+            GraftError: As `compare`, before its first question.
+        """
+        begun = self._begin(request, progress)
+        contestants = self._contestants(request, begun, train=None)
+        estimates = self._estimates(request, begun, contestants, self._kept(begun.folder))
+        costs = [one.cost_usd for one in estimates]
+        return Ahead(
+            folder=begun.folder,
+            questions=len(begun.questions),
+            warnings=begun.warnings,
+            arms=tuple(estimates),
+            training=self._to_train(request, begun.names),
+            cost_usd=None if None in costs else sum(cost or 0.0 for cost in costs),
+        )
+
+    def compare(
+        self,
+        request: CompareRequest,
+        *,
+        progress: Callable[[CompareProgress], object] = lambda _: None,
+        announce: Callable[[Ahead], object] = lambda ahead: None,
+    ) -> Comparison:
+        """Ask every arm every question, and write compare.json, report.html and report.md.
+
+        Killed, the same request goes on: a reply that is kept is not asked for again.
+
+        Args:
+            announce: Told what it will take before the first question is asked.
+        Raises:
+            UsageError: No question can be asked, an arm lacks what it needs, or a budget cannot be kept.
+            NotFound: A model or the collection is not there.
+            TrainingError: An arm's model cannot be trained.
+        """
+        from graft.comparing.measuring import records_of
+        from graft.comparing.running import CompareProgress, ask_all, require_budget
+
+        begun = self._begin(request, progress)
+        contestants = self._contestants(request, begun, train=progress)
+        kept = self._kept(begun.folder)
+        estimates = self._estimates(request, begun, contestants, kept)
+        require_budget(estimates, request.budget_usd)
+        costs = [one.cost_usd for one in estimates]
+        total = None if None in costs else sum(cost or 0.0 for cost in costs)
+        announce(
+            Ahead(
+                folder=begun.folder,
+                questions=len(begun.questions),
+                warnings=begun.warnings,
+                arms=tuple(estimates),
+                training=(),
+                cost_usd=total,
+            )
+        )
+        replied = ask_all(
+            contestants,
+            begun.questions,
+            kept,
+            budget_usd=request.budget_usd,
+            first_question_usd=(total or 0.0) / len(begun.questions),
+            progress=progress,
+        )
+        progress(CompareProgress(stage="scoring", done=len(replied.rows), total=len(begun.questions)))
+        needs, judge = self._judging(request, begun.folder, replied.spent_usd)
+        records = records_of(begun.questions, replied.rows, needs)
+        return self._measured(request, begun, contestants, records, replied, judge)
+
+    def _begin(self, request: CompareRequest, progress: Callable[[CompareProgress], object]) -> _Begun:
+        from graft.comparing.asked import FEW, screened
+        from graft.comparing.request import LEARN, arms_of
+        from graft.evaluation.questions import read_questions
+        from graft.tuning.grounding import questions_in
+
+        folder = self.comparison_folder(request)
+        documents = self._has_documents(request.collection)
+        warnings = []
+        path = None if request.questions is None else Path(request.questions)
+        if path is None:
+            path = self._generated(request, folder, progress)
+            warnings.append(
+                f"the questions were made from the documents by {request.model}: read {path} before you trust them"
+            )
+        asked = read_questions(path, limit=request.limit)
+        train = () if request.train is None else self._examples(Path(request.train))
+        to_learn = request.train is not None and questions_in(Path(request.train)) is not None
+        names = arms_of(request, documents=documents, questions_to_learn=to_learn)
+        learnt: dict[str, Sequence[Example]] = {}
+        if request.train is not None:
+            learnt[Path(request.train).name] = train
+        for name in {request.tuned, request.retrieval_aware} - {None}:
+            assert name is not None
+            if any(LEARN.get(arm) for arm in names):
+                examples, reason = self._learnt_by(name)
+                learnt[name] = examples
+                warnings += [] if reason is None else [reason]
+        limits = self.settings.dataset
+        kept = screened(asked.questions, learnt, near_duplicate=limits.near_duplicate)
+        if len(kept.questions) < FEW:
+            warnings.append(f"{len(kept.questions)} questions show only large differences")
+        if not documents:
+            warnings.append("there are no documents to retrieve from, so no arm reads any: graft add FOLDER")
+        from graft.comparing.arms import shared_system
+
+        return _Begun(
+            folder=folder,
+            created=self._created(folder, request),
+            questions=kept.questions,
+            train=tuple(train),
+            system=shared_system(train or next(iter(learnt.values()), ())),
+            names=names,
+            warnings=(*warnings, *kept.warnings),
+        )
+
+    def _created(self, folder: Path, request: CompareRequest) -> str:
+        """When this experiment began; a request that goes on keeps its time."""
+        note = folder / BEGUN
+        told = {**request.to_json(), "budget_usd": None}
+        if note.is_file():
+            before: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+            if before.get("request") == told:
+                return str(before["created"])
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"request": told, "created": created}, indent=1) + "\n", encoding="utf-8")
+        return created
+
+    def _generated(
+        self, request: CompareRequest, folder: Path, progress: Callable[[CompareProgress], object]
+    ) -> Path:
+        """A question file made from the documents, once, to be read by a person."""
+        from graft.comparing.running import CompareProgress
+        from graft.dataset.generating import question_file
+
+        examples = folder / "generated.jsonl"
+        made = question_file(examples)
+        if not made.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            wanted = request.limit or GENERATED
+            self.generate_dataset(
+                examples,
+                wanted,
+                model=request.model,
+                collection=request.collection,
+                budget_usd=request.budget_usd,
+                progress=lambda p: progress(CompareProgress(stage="making questions", done=p.kept, total=wanted)),
+            )
+        return made
+
+    def _has_documents(self, collection: str | None) -> bool:
+        found = self.store.collections(principals=self.principals)
+        if collection is not None and collection not in {one.name for one in found}:
+            have = ", ".join(one.name for one in found) or "none"
+            raise NotFound(f"no collection {collection!r}; have {have}", fix="graft collections list")
+        return any(one.documents for one in found if collection in (None, one.name))
+
+    def _kept(self, folder: Path) -> KeptLines:
+        from graft.evaluation.recording import KeptLines
+
+        return KeptLines(folder / REPLIES, field="reply")
+
+    def _estimates(
+        self,
+        request: CompareRequest,
+        begun: _Begun,
+        contestants: Sequence[Contestant],
+        kept: KeptLines,
+    ) -> list[ArmEstimate]:
+        from graft.comparing.running import ArmEstimate, ahead
+        from graft.models import Usage
+
+        found = ahead(contestants, begun.questions, kept)
+        if request.judge is not None:
+            open_ended = sum(question.kind in ("short", "text") for question in begun.questions)
+            asked = sum(not one.control for one in contestants)
+            calls = open_ended * (len(contestants) + 2 * max(0, asked - 1))
+            tokens = Usage(calls * _JUDGED_TOKENS, calls * _JUDGED_REPLY)
+            price = self._price(request.judge)
+            found.append(
+                ArmEstimate(
+                    arm=f"judge {request.judge}",
+                    questions=calls,
+                    kept=0,
+                    prompt_tokens=tokens.input_tokens,
+                    reply_tokens=tokens.output_tokens,
+                    cost_usd=0.0 if price is None else price(tokens),
+                )
+            )
+        return found
+
+    def _judging(self, request: CompareRequest, folder: Path, spent_usd: float) -> tuple[Scores, Any]:
+        """What scoring needs, and the judge with its meter; it is kept as replies are."""
+        from graft.comparing.running import Metered
+        from graft.evaluation.recording import RecordedModel
+        from graft.evaluation.scoring import Scores
+
+        if request.judge is None:
+            return Scores(), None
+        left = None if request.budget_usd is None else max(1e-9, request.budget_usd - spent_usd)
+        metered = Metered(self.model(request.judge), left)
+        recorded = RecordedModel(
+            metered,
+            folder / "judgements.jsonl",
+            configuration=json.dumps(self._identity(request.judge), sort_keys=True),
+        )
+        return Scores(judge=recorded), recorded
+
+    def _measured(
+        self,
+        request: CompareRequest,
+        begun: _Begun,
+        contestants: Sequence[Contestant],
+        records: Any,
+        replied: Any,
+        judge: Any,
+    ) -> Comparison:
+        from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, sample_words, verdict_of
+        from graft.comparing.values import VERSION, Comparison
+
+        arms = tuple(arm_of(one, records) for one in contestants) if records else ()
+        pairs = pairs_of(arms, records)
+        known = [r.cost_usd for record in records for r in record.replies.values() if r.error is None]
+        judged = judged_pairs(arms, records, judge) if judge is not None else ()
+        kinds = sorted({record.kind for record in records})
+        made = Comparison(
+            version=VERSION,
+            created=begun.created,
+            settings=self._repeatable(request, begun, contestants),
+            questions=len(records),
+            kinds={kind: sum(record.kind == kind for record in records) for kind in kinds},
+            warnings=(*begun.warnings, *_troubles(arms, records, request.judge)),
+            sample=sample_words(arms, records),
+            arms=arms,
+            pairs=pairs,
+            judged=judged,
+            records=records,
+            verdict=verdict_of(arms, pairs),
+            partial=replied.partial,
+            cost_usd=None if None in known else sum(cost or 0.0 for cost in known),
+        )
+        _write(begun.folder / RESULT, json.dumps(made.to_json(), ensure_ascii=True, indent=1) + "\n")
+        return made
+
+    def _repeatable(
+        self, request: CompareRequest, begun: _Begun, contestants: Sequence[Contestant]
+    ) -> dict[str, Any]:
+        from graft.tuning.proving import versions
+
+        files = {
+            name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            for name, path in (("questions", request.questions), ("train", request.train))
+            if path is not None
+        }
+        stages = ("embedding", "chunking", "retrieval", "model", "answering", "tuning", "retrieval_aware")
+        return {
+            "command": request.command(),
+            "request": request.to_json(),
+            "arms": [one.name for one in contestants],
+            "system": begun.system,
+            "sha256": files,
+            "models": {name: self._identity(name) for name in sorted({c.model for c in contestants if c.model})},
+            "settings": {stage: asdict(getattr(self.settings, stage)) for stage in stages},
+            "versions": versions(),
+        }
+
+
+def _troubles(arms: Sequence[Arm], records: Sequence[Record], judge: str | None) -> list[str]:
+    """What a reader must know before the figures."""
+    found = [
+        f"{arm.name} failed on every question: {arm.error}"
+        if arm.error is not None
+        else f"{arm.name} failed on {arm.failed} of {len(records)} questions, which count as 0"
+        for arm in arms
+        if arm.failed
+    ]
+    if judge is not None:
+        replies = [reply for record in records for reply in record.replies.values() if reply.error is None]
+        silent = [reply.unmeasured["judged"] for reply in replies if "judged" in reply.unmeasured]
+        asked = len(silent) + sum("judged" in reply.scores for reply in replies)
+        if silent:
+            found.append(f"the judge {judge} gave no judgement on {len(silent)} of {asked} replies: {silent[0]}")
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
