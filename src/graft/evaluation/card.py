@@ -81,13 +81,13 @@ def write_card(card: Card) -> str:
         "## Data",
         _data(card.data),
         "## Settings",
-        _table(["setting", "value"], [(key, value) for key, value in card.settings.items()]) or "None recorded.",
+        table(["setting", "value"], [(key, value) for key, value in card.settings.items()]) or "None recorded.",
         "## Licence",
         _licences(card),
         "## Limits",
         "\n".join(f"- {escaped(limit)}" for limit in card.limits) or "None stated.",
         "## To repeat it",
-        _fenced(card.repeat) if card.repeat else "No command recorded.",
+        fenced(card.repeat) if card.repeat else "No command recorded.",
         _paragraph(*(f"{escaped(name)} {escaped(version)}." for name, version in card.versions.items())),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -135,7 +135,7 @@ def _quality(card: Card) -> str:
         f"{tuned.failed:,} failed and count as wrong." if tuned.failed else "",
         f"{tuned.cut_short:,} answers were cut at the limit of tokens." if tuned.cut_short else "",
     )
-    return f"{_table(['metric', 'tuned', 'base', *names], rows)}\n\n{_paragraph(*notes)}"
+    return f"{table(['metric', 'tuned', 'base', *names], rows)}\n\n{_paragraph(*notes)}"
 
 
 def _elsewhere(regression: Regression | None) -> str:
@@ -143,9 +143,10 @@ def _elsewhere(regression: Regression | None) -> str:
         return "Not measured."
     lines = [regression.overall, *regression.lines]
     rows = [(line.task, line.metric, line.comparison.questions, line.words) for line in lines]
-    table = _table(["task", "figure", "questions", "against the base"], rows)
-    return f"{table}\n\nOn the base's own answers to {regression.divergence.prompts} general requests it " + escaped(
-        regression.divergence.words
+    figures = table(["task", "figure", "questions", "against the base"], rows)
+    return (
+        f"{figures}\n\nOn the base's own answers to {regression.divergence.prompts} general requests it "
+        + escaped(regression.divergence.words)
     )
 
 
@@ -171,7 +172,7 @@ def _memorised(card: Card) -> str:
 
 def _data(parts: Sequence[DataPart]) -> str:
     rows = [(p.role, p.name, f"{p.examples:,}", p.licence or "not stated", p.sha256[:16]) for p in parts]
-    return _table(["used for", "data", "examples", "licence", "sha256"], rows) or "None recorded."
+    return table(["used for", "data", "examples", "licence", "sha256"], rows) or "None recorded."
 
 
 def _licences(card: Card) -> str:
@@ -180,7 +181,8 @@ def _licences(card: Card) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table whose cells are shown as they are; "" without rows."""
     if not rows:
         return ""
     lines = [[escaped(column) for column in columns], ["---"] * len(columns)]
@@ -188,7 +190,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _fenced(commands: Sequence[str]) -> str:
+def fenced(commands: Sequence[str]) -> str:
+    """Commands as a block of code that none of them can end."""
     text = "\n".join(_INVISIBLE.sub(" ", command) for command in commands)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
