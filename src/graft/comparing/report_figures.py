@@ -128,14 +128,17 @@ def latency(arm: Arm) -> str:
 
 def tokens(arm: Arm) -> str:
     """Mean tokens of a question; none for what needs no model."""
-    return "none" if arm.control else f"{arm.tokens.prompt:,.0f} + {arm.tokens.completion:,.0f}"
+    if arm.control:
+        return "none"
+    return NOT_MEASURED if arm.error is not None else f"{arm.tokens.prompt:,.0f} + {arm.tokens.completion:,.0f}"
 
 
 def once(arm: Arm) -> str:
     """What the arm cost before its first question."""
     told = money(arm.one_time_cost_usd)
     if arm.one_time is None:
-        return told
+        return "none recorded" if arm.one_time_cost_usd is None else told
+    told = "price unknown" if arm.one_time_cost_usd is None else told
     took = duration(1000 * arm.one_time.seconds)
     if arm.one_time.train_tokens is not None:
         took += f", {arm.one_time.train_tokens:,} tokens"
@@ -169,9 +172,8 @@ def groups(comparison: Comparison) -> list[tuple[str, list[Arm]]]:
 
 
 def leader(comparison: Comparison) -> Arm | None:
-    """The best mean of those with a model; whether it leads by more than chance is for the pairs to say."""
-    arms = with_model(comparison)
-    return arms[0] if arms else None
+    """The best mean of those with a model that answered at all; whether that is chance, the pairs say."""
+    return next((arm for arm in with_model(comparison) if arm.error is None and score(arm) is not None), None)
 
 
 def against_best(arm: Arm, comparison: Comparison) -> str:
