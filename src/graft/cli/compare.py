@@ -9,10 +9,9 @@ import click
 
 from graft.cli.evaluating import progress_bar
 from graft.cli.options import collection_option, open_workspace, shared
-from graft.cli.output import emit_json, note, say, show_table
+from graft.cli.output import console, emit_json, note, say
 
 if TYPE_CHECKING:
-    from graft.comparing.request import CompareRequest
     from graft.comparing.running import CompareProgress
     from graft.comparing.values import Comparison
     from graft.workspace.comparing import Ahead
@@ -94,7 +93,7 @@ def compare(
     if as_json:
         emit_json({**made.to_json(), "recommendation": made.verdict, "report": str(folder / "report.html")})
     else:
-        _show(made, request, folder)
+        _show(made, folder)
 
 
 def _plain(ahead: Ahead) -> dict[str, Any]:
@@ -113,34 +112,19 @@ def _show_ahead(ahead: Ahead) -> None:
     tokens = sum(one.prompt_tokens for one in ahead.arms)
     written = sum(one.reply_tokens for one in ahead.arms)
     cost = "at a price that is not known" if ahead.cost_usd is None else f"for at most ${ahead.cost_usd:.4f}"
+    cost = cost if ahead.cost_usd != 0 else "and nobody is to be paid"
     note(
         f"{ahead.questions:,} questions x {len(ahead.arms)} arms: {asked:,} to be asked ({kept:,} are kept), about "
         f"{tokens:,} tokens read and at most {written:,} written, {cost}"
     )
 
 
-def _show(made: Comparison, request: CompareRequest, folder: Path) -> None:
-    for words in made.warnings:
-        say(f"! {words}", "yellow")
-    if made.partial is not None:
-        say(f"! {made.partial}", "yellow")
-    rows = []
-    for arm in made.arms:
-        score, total = arm.metrics.get("score"), arm.latency_ms.total_p50
-        rows.append(
-            (
-                arm.name,
-                "" if score is None else f"{100 * score.mean:.1f}",
-                "" if score is None else f"{100 * score.low:.1f} to {100 * score.high:.1f}",
-                "" if total is None else f"{total / 1e3:.2f}",
-                "unknown" if arm.cost_usd_per_1000 is None else f"${arm.cost_usd_per_1000:.2f}",
-                arm.failed or "",
-            )
-        )
-    show_table(["arm", "score", "95% interval", "seconds", "cost of 1,000", "failed"], rows)
-    say(made.verdict, "bold")
-    note(f"{made.sample}" if made.sample else "")
-    note(f"{folder / 'compare.json'}")
+def _show(made: Comparison, folder: Path) -> None:
+    from graft.comparing.report import terminal
+
+    console().print(terminal(made))
+    say(f"the page: {folder / 'report.html'}")
+    note(f"for a pull request: {folder / 'report.md'}; all replies: {folder / 'compare.json'}")
 
 
 COMMANDS = (compare,)

@@ -240,10 +240,9 @@ def best_sentence(library: Library) -> Replies:
     """The sentence of the documents that fits the question best, word for word."""
 
     def reply(question: Question) -> ArmReply:
-        found = library.search(_standing_alone(question))
-        best = quote_answer(
-            question.text, found.hits, embed=library.embedder.embed, page_of=lambda hit, offset: hit.page
-        )
+        asked = _standing_alone(question)
+        found = library.search(asked)
+        best = quote_answer(asked, found.hits, embed=library.embedder.embed, page_of=lambda hit, offset: hit.page)
         return _quoted("" if best is None else spelled_out(best), () if best is None else (_shown(best),), found)
 
     return reply

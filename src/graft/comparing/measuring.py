@@ -180,8 +180,8 @@ def _pair(a: str, b: str, metric: str, shown: Comparison, p_holm: float) -> Pair
         metric=metric,
         questions=shown.questions,
         difference=shown.difference,
-        low=shown.low,
-        high=shown.high,
+        low=max(-1.0, shown.low),  # where no question differs the bound on what could have may lie beyond
+        high=min(1.0, shown.high),
         p=shown.p_value,
         p_holm=p_holm,
         detectable=shown.detectable,

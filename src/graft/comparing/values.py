@@ -297,6 +297,6 @@ def from_plain(kind: Any, value: Any) -> Any:
     if origin is tuple:
         each = inside[:1] * len(value) if inside[-1:] == (...,) else inside
         return tuple(from_plain(one, inner) for one, inner in zip(each, value, strict=True))
-    if origin is not None and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return {key: from_plain(inside[1], inner) for key, inner in value.items()}
     return value

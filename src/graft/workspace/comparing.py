@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from graft.comparing.arms import Contestant
     from graft.comparing.request import CompareRequest
     from graft.comparing.running import ArmEstimate, CompareProgress
-    from graft.comparing.values import Arm, Comparison, Record
+    from graft.comparing.values import Comparison, Record
     from graft.dataset import Example
     from graft.evaluation.questions import Question
     from graft.evaluation.recording import KeptLines
     from graft.evaluation.scoring import Scores
 
-RESULT, REPLIES, BEGUN = "compare.json", "replies.jsonl", "experiment.json"
+RESULT, PAGE, REPLIES, BEGUN = "compare.json", "report.html", "replies.jsonl", "experiment.json"
 GENERATED = 50
 """Questions made from the documents where none are given and no limit is set."""
 _JUDGED_TOKENS = 300
@@ -294,6 +294,7 @@ class CompareVerbs(ContestantVerbs):
         judge: Any,
     ) -> Comparison:
         from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, sample_words, verdict_of
+        from graft.comparing.report import markdown, write_html
         from graft.comparing.values import VERSION, Comparison
 
         arms = tuple(arm_of(one, records) for one in contestants) if records else ()
@@ -307,7 +308,7 @@ class CompareVerbs(ContestantVerbs):
             settings=self._repeatable(request, begun, contestants),
             questions=len(records),
             kinds={kind: sum(record.kind == kind for record in records) for kind in kinds},
-            warnings=(*begun.warnings, *_troubles(arms, records, request.judge)),
+            warnings=(*begun.warnings, *([] if request.judge is None else _silence(request.judge, records))),
             sample=sample_words(arms, records),
             arms=arms,
             pairs=pairs,
@@ -318,6 +319,8 @@ class CompareVerbs(ContestantVerbs):
             cost_usd=None if None in known else sum(cost or 0.0 for cost in known),
         )
         _write(begun.folder / RESULT, json.dumps(made.to_json(), ensure_ascii=True, indent=1) + "\n")
+        write_html(made, begun.folder / PAGE)
+        _write(begun.folder / "report.md", markdown(made))
         return made
 
     def _repeatable(
@@ -343,22 +346,14 @@ class CompareVerbs(ContestantVerbs):
         }
 
 
-def _troubles(arms: Sequence[Arm], records: Sequence[Record], judge: str | None) -> list[str]:
-    """What a reader must know before the figures."""
-    found = [
-        f"{arm.name} failed on every question: {arm.error}"
-        if arm.error is not None
-        else f"{arm.name} failed on {arm.failed} of {len(records)} questions, which count as 0"
-        for arm in arms
-        if arm.failed
-    ]
-    if judge is not None:
-        replies = [reply for record in records for reply in record.replies.values() if reply.error is None]
-        silent = [reply.unmeasured["judged"] for reply in replies if "judged" in reply.unmeasured]
-        asked = len(silent) + sum("judged" in reply.scores for reply in replies)
-        if silent:
-            found.append(f"the judge {judge} gave no judgement on {len(silent)} of {asked} replies: {silent[0]}")
-    return found
+def _silence(judge: str, records: Sequence[Record]) -> list[str]:
+    """How often the judge said nothing usable, in words."""
+    replies = [reply for record in records for reply in record.replies.values() if reply.error is None]
+    silent = [reply.unmeasured["judged"] for reply in replies if "judged" in reply.unmeasured]
+    asked = len(silent) + sum("judged" in reply.scores for reply in replies)
+    if not silent:
+        return []
+    return [f"the judge {judge} gave no judgement on {len(silent)} of {asked} replies: {silent[0]}"]
 
 
 def _write(path: Path, text: str) -> None:

@@ -220,6 +220,8 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
 
     def _learnt_by(self, name: str) -> tuple[Sequence[Example], str | None]:
         """What a tuned model has learnt, or an empty list and why nobody can tell."""
+        from graft.dataset.reading import read_examples
+        from graft.tuning.grounding import FOLDER
         from graft.tuning.preparing import SPLIT
         from graft.tuning.values import REQUEST
 
@@ -229,6 +231,8 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
             examples = self._examples(Path(asked["train"]))
             apart = folder / SPLIT
             unseen = set(json.loads(apart.read_text(encoding="utf-8"))["test"]) if apart.is_file() else set()
+            kept_back = folder / FOLDER / "held-out.jsonl"
+            unseen |= {example.id for example in read_examples(kept_back).examples} if kept_back.is_file() else set()
         except (OSError, ValueError, KeyError, GraftError) as error:
             return (), f"nobody can tell whether {name} has learnt these questions: {error}"
         return [example for example in examples if example.id not in unseen], None
