@@ -46,15 +46,15 @@ _PAIRS = 10
 """Pairs that a terminal or a pull request shows; the page shows more, the JSON all."""
 _WARNINGS = 20
 _LONGEST = 500
+_UNBROKEN = ("arm", "score", "a", "b", "a minus b, points")
 _PAIR_COLUMNS = ("a", "b", "a minus b, points", "Holm p", "visible from", "verdict")
 
 
 def terminal(comparison: Comparison) -> RenderableType:
     """Verdict, what it rests on, arms and pairs, to be printed by rich."""
     from rich.console import Group
-    from rich.panel import Panel
 
-    parts: list[RenderableType] = [Panel(_text(comparison.verdict, "bold"), title="Verdict", title_align="left")]
+    parts: list[RenderableType] = [_text(comparison.verdict, "bold")]  # no frame: a console that wraps softly cuts it
     if comparison.partial is not None:
         parts.append(_text(f"Not finished: {comparison.partial}", "yellow"))
     parts += [_text(f"· {line}") for line in rests_on(comparison)]
@@ -158,7 +158,7 @@ def _grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
     for column in columns:
-        grid.add_column(_text(column), overflow="fold", no_wrap=column in ("arm", "a", "b"))
+        grid.add_column(_text(column), overflow="fold", no_wrap=column in _UNBROKEN)
     for row in rows:
         grid.add_row(*map(_text, row))
     return grid

@@ -72,15 +72,14 @@ def signed(pair: Pair) -> str:
 def money(usd: float | None) -> str:
     """Dollars; small sums to two figures, and an unknown price never as 0.
 
-    >>> money(None), money(0), money(0.00123), money(0.5), money(1234.5)
-    ('unknown', '$0', '$0.0012', '$0.50', '$1,234.50')
+    >>> money(None), money(0), money(0.00123), money(0.0184), money(0.5), money(1234.5)
+    ('unknown', '$0', '$0.0012', '$0.018', '$0.50', '$1,234.50')
     """
     if usd is None:
         return UNKNOWN
     if usd == 0:
         return "$0"
-    digits = 2 if usd >= 0.01 else 1 - floor(log10(usd))
-    return f"${usd:,.{digits}f}"
+    return f"${usd:,.{max(2, 1 - floor(log10(usd)))}f}"
 
 
 def duration(ms: float | None) -> str:

@@ -103,7 +103,7 @@ def _plots(arms: list[Arm]) -> list[tuple[str, str, Plot | None]]:
         far_of=lambda arm: arm.latency_ms.total_p95,
         written=lambda ms: figures.duration(ms).replace(".0 ", " ") if ms else "0",
     )
-    cost = plot(arms, lambda arm: arm.cost_usd_per_1000, written=figures.money)
+    cost = plot(arms, lambda arm: arm.cost_usd_per_1000, written=_round_dollars)
     if all(arm.control for arm in arms if arm.cost_usd_per_1000 is not None):
         cost = None  # what costs nothing anyway says nothing of the models
     return [
@@ -114,6 +114,15 @@ def _plots(arms: list[Arm]) -> list[tuple[str, str, Plot | None]]:
             cost,
         ),
     ]
+
+
+def _round_dollars(usd: float) -> str:
+    """A tick's label.
+
+    >>> _round_dollars(0.0), _round_dollars(0.005), _round_dollars(2000.0)
+    ('$0', '$0.005', '$2,000')
+    """
+    return "$" + f"{usd:,.9f}".rstrip("0").rstrip(".")
 
 
 def _reach(pairs: list[Pair]) -> float:
