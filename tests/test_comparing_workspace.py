@@ -44,7 +44,7 @@ def graft(*words: str, home: Path) -> list[str]:
 @pytest.mark.slow
 def test_three_questions_are_compared_with_a_warning_and_written(leave: Workspace, tmp_path: Path) -> None:
     request = CompareRequest(questions=str(ask(tmp_path)), model=MODEL)
-    expected = leave.look_ahead(request)
+    expected = leave.estimate_comparison(request)
     assert expected.questions == 3 and expected.cost_usd == 0.0 and expected.training == ()
     made = leave.compare(request)
     assert [arm.name for arm in made.arms] == ["base", "rag", "best-sentence", "always-first"]

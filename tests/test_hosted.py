@@ -99,11 +99,11 @@ class TestHostedModel(ModelContract):
 
 
 def test_a_known_price_is_computed_from_the_tokens() -> None:
-    from graft.models.hosted import _cost, _litellm
+    from graft.models.hosted import _litellm, price_of
     from graft.models.protocol import Usage
 
     table = _litellm().model_cost["gpt-4o-mini"]
-    cost = _cost(_litellm(), "openai/gpt-4o-mini", Usage(1000, 100))
+    cost = price_of("openai/gpt-4o-mini", Usage(1000, 100))
     assert cost == pytest.approx(1000 * table["input_cost_per_token"] + 100 * table["output_cost_per_token"])
     assert HostedModel("openai/gpt-4o-mini").context_tokens == table["max_input_tokens"]
 

@@ -81,7 +81,7 @@ def compare(
                 _show_ahead(ahead)
 
         if dry_run:
-            ahead = workspace.look_ahead(request, progress=told)
+            ahead = workspace.estimate_comparison(request, progress=told)
             emit_json(_plain(ahead)) if as_json else _show_ahead(ahead)
             return
         if queue:

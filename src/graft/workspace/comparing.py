@@ -73,7 +73,7 @@ class CompareVerbs(ContestantVerbs):
         name = Path(request.questions).stem if request.questions else "generated"
         return self.home / "comparisons" / f"{name[:40]}-{digest}"
 
-    def look_ahead(
+    def estimate_comparison(
         self, request: CompareRequest, *, progress: Callable[[CompareProgress], object] = lambda _: None
     ) -> Ahead:
         """What `compare` would ask and cost; nothing is trained and no arm is asked.
@@ -146,6 +146,7 @@ class CompareVerbs(ContestantVerbs):
         return self._measured(request, begun, contestants, records, replied, judge)
 
     def _begin(self, request: CompareRequest, progress: Callable[[CompareProgress], object]) -> _Begun:
+        from graft.comparing.arms import shared_system
         from graft.comparing.asked import FEW, screened
         from graft.comparing.request import LEARN, arms_of
         from graft.evaluation.questions import read_questions
@@ -179,8 +180,6 @@ class CompareVerbs(ContestantVerbs):
             warnings.append(f"{len(kept.questions)} questions show only large differences")
         if not documents:
             warnings.append("there are no documents to retrieve from, so no arm reads any: graft add FOLDER")
-        from graft.comparing.arms import shared_system
-
         return _Begun(
             folder=folder,
             created=self._created(folder, request),
