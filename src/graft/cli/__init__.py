@@ -51,7 +51,8 @@ def graft(context: click.Context, home: str | None, as_json: bool) -> None:
 
 
 for module in (
-    documents, asking, collections, models, dataset, tuning, evaluating, compare, export, advise, jobs, serving, setup,
+    documents, asking, collections, models, dataset, tuning, evaluating, compare, export, advise,
+    jobs, serving, setup,
 ):  # fmt: skip
     for command in module.COMMANDS:
         graft.add_command(command)
