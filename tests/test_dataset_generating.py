@@ -185,11 +185,14 @@ def test_a_budget_stops_the_run_and_needs_a_price(documents: Workspace, tmp_path
     assert made.stopped == "budget spent" and made.cost_usd == pytest.approx(0.02) and len(made.questions) == 1
     with pytest.raises(UsageError, match="price of scripted is unknown"):
         generate(source(documents, ScriptedModel(replies)), 2, cache=tmp_path / "b", budget_usd=0.02)
+    stated = replace(source(documents, ScriptedModel(replies)), price=Price(input_usd=1e4, output_usd=0.0))
+    assert generate(stated, 2, cache=tmp_path / "c", budget_usd=0.02).stopped == "budget spent"
 
 
 def test_the_estimate_counts_real_prompts_and_asks_nothing(documents: Workspace) -> None:
     model = ScriptedModel([])
-    told = estimate(source(documents, model), 1, price=Price(input_usd=1.0, output_usd=2.0), tokens_per_second=10)
+    priced = replace(source(documents, model), price=Price(input_usd=1.0, output_usd=2.0))
+    told = estimate(priced, 1, tokens_per_second=10)
     assert told.passages == 2 and told.tried == 2 and told.calls == 3 and not model.prompts
     assert told.cost_usd == pytest.approx((told.input_tokens + 2 * told.output_tokens) / 1e6)
     assert told.seconds == pytest.approx((told.input_tokens + told.output_tokens) / 10)

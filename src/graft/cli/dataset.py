@@ -176,7 +176,7 @@ def generate(
             return
         if queue:
             job = workspace.queue_generate(
-                file, wanted, model=model, collection=collection, seed=seed, budget_usd=budget
+                file, wanted, model=model, collection=collection, seed=seed, budget_usd=budget, price=_price(price)
             )
             emit_json({"job": job.id}) if as_json else say(f"queued {job.id}; a worker does it: graft worker")
             return
@@ -187,6 +187,7 @@ def generate(
             collection=collection,
             seed=seed,
             budget_usd=budget,
+            price=_price(price),
             progress=lambda now: progress(now.kept, now.wanted),
         )
     if as_json:

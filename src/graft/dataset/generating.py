@@ -24,7 +24,7 @@ from graft.dataset.asking import (
 )
 from graft.dataset.near import jaccard, normalised
 from graft.dataset.passages import Place, places
-from graft.dataset.questions import Estimate, Generated, Price, Progress, Question, Source
+from graft.dataset.questions import Estimate, Generated, Progress, Question, Source
 from graft.dataset.writing import write_examples, write_lines
 from graft.errors import ReadError, UsageError
 from graft.retrieval import search
@@ -43,13 +43,10 @@ _LEAST_KEPT = 0.03
 _SAME_QUESTION = 0.8
 
 
-def estimate(
-    source: Source, n: int, *, seed: int = 0, price: Price | None = None, tokens_per_second: float | None = None
-) -> Estimate:
+def estimate(source: Source, n: int, *, seed: int = 0, tokens_per_second: float | None = None) -> Estimate:
     """What n questions will take; counts real prompts with the model's tokenizer and asks it nothing.
 
     Args:
-        price: Of the model; None leaves the cost unknown.
         tokens_per_second: Prompt and reply together, measured; None leaves the time unknown.
     Raises:
         UsageError: n is not positive, or the collection has nothing to ask about.
@@ -72,7 +69,7 @@ def estimate(
         calls=tried + again,
         input_tokens=tokens_in,
         output_tokens=tokens_out,
-        cost_usd=None if price is None else (tokens_in * price.input_usd + tokens_out * price.output_usd) / 1e6,
+        cost_usd=None if source.price is None else source.price.of(tokens_in, tokens_out),
         seconds=None if tokens_per_second is None else (tokens_in + tokens_out) / tokens_per_second,
     )
 
@@ -163,7 +160,7 @@ class _Run:
             if spent is None:
                 raise UsageError(
                     f"the price of {self.source.model.name} is unknown, so a budget cannot be kept",
-                    fix="leave out --budget; -n bounds the number of questions",
+                    fix="--price IN,OUT states it, or leave out --budget; -n bounds the number of questions",
                 )
             return "budget spent" if spent >= self.budget_usd else ""
         return ""
@@ -186,8 +183,14 @@ class _Run:
             self.questions.append(_question(self.source, place, text, outcome.asked))
 
     def spent(self) -> float | None:
-        costs = [outcome.cost_usd for outcome in self._fresh]
+        costs = [self._cost(outcome) for outcome in self._fresh]
         return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+    def _cost(self, outcome: Outcome) -> float | None:
+        price = self.source.price
+        if outcome.cost_usd is None and price is not None:
+            return price.of(outcome.input_tokens, outcome.output_tokens)
+        return outcome.cost_usd
 
     def progress(self) -> Progress:
         seconds = sum(outcome.seconds for outcome in self._fresh)

@@ -19,8 +19,28 @@ from graft.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """US dollars for a million tokens."""
+
+    input_usd: float
+    output_usd: float
+
+    def of(self, input_tokens: int, output_tokens: int) -> float:
+        """US dollars for so many.
+
+        >>> Price(input_usd=1.0, output_usd=2.0).of(500_000, 250_000)
+        1.0
+        """
+        return (input_tokens * self.input_usd + output_tokens * self.output_usd) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where questions come from, and who writes them."""
+    """Where questions come from, and who writes them.
+
+    Attributes:
+        price: Of the model's tokens: for the estimate, and for replies that do not say what they cost.
+    """
 
     store: Store
     embedder: Embedder
@@ -28,14 +48,7 @@ class Source:
     principals: Principals
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
     collection: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """US dollars for a million tokens."""
-
-    input_usd: float
-    output_usd: float
+    price: Price | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from graft.comparing.running import CompareProgress
     from graft.comparing.values import OneTime
     from graft.dataset import Example
-    from graft.models import Usage
-    from graft.models.specs import ModelSpec
 
 _LONGEST_REPLY = 1024
 _CHARACTERS_A_TOKEN = 2
@@ -253,11 +251,6 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
             tokens = int(counted[-1]) if counted else None
         return OneTime(cost_usd=None, train_tokens=tokens, seconds=tuned.seconds)
 
-    def _spec(self, name: str) -> ModelSpec:
-        from graft.models import spec_for
-
-        return self._added_models().get(name) or spec_for(name)
-
     def _identity(self, name: str) -> dict[str, Any]:
         """Which weights answer under a name; two with the same identity give the same replies."""
         from graft.evaluation.recording import file_checksum
@@ -275,15 +268,6 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
         if reader is not None:
             told["reader"] = [file_checksum(Path(reader.adapter)), reader.passages]
         return told
-
-    def _price(self, name: str) -> Callable[[Usage], float | None] | None:
-        """Of a hosted model's tokens; None where nobody is paid."""
-        spec = self._spec(name)
-        if spec.kind != "api":
-            return None
-        from graft.models.hosted import price_of
-
-        return lambda usage: price_of(spec.target, usage)
 
     def _documents_state(self, request: CompareRequest) -> str:
         """What retrieval can find, and how it looks: its replies change with it."""

@@ -102,10 +102,14 @@ class DatasetVerbs(Opened):
         seed: int = 0,
         price: Price | None = None,
     ) -> Estimate:
-        """What generating n questions will take; asks the model nothing."""
+        """What generating n questions will take; asks the model nothing.
+
+        Args:
+            price: Of the model's tokens; by default what LiteLLM's table says of a hosted one.
+        """
         from graft.dataset.generating import estimate
 
-        return estimate(self._generating(model, collection), n, seed=seed, price=price)
+        return estimate(self._generating(model, collection, price), n, seed=seed)
 
     def generate_dataset(
         self,
@@ -116,6 +120,7 @@ class DatasetVerbs(Opened):
         collection: str | None = None,
         seed: int = 0,
         budget_usd: float | None = None,
+        price: Price | None = None,
         progress: Callable[[Progress], object] = lambda progress: None,
     ) -> Generated:
         """Write questions made from documents, as examples to `path` and as a question file beside it.
@@ -125,10 +130,10 @@ class DatasetVerbs(Opened):
         from graft.dataset.generating import generate_files
 
         return generate_files(
-            self._generating(model, collection), n, path, seed=seed, budget_usd=budget_usd, progress=progress
+            self._generating(model, collection, price), n, path, seed=seed, budget_usd=budget_usd, progress=progress
         )
 
-    def _generating(self, model: str | None, collection: str | None) -> Source:
+    def _generating(self, model: str | None, collection: str | None, price: Price | None) -> Source:
         from graft.dataset.questions import Source
 
         return Source(
@@ -138,4 +143,15 @@ class DatasetVerbs(Opened):
             principals=self.principals,
             retrieval=self.settings.retrieval,
             collection=collection,
+            price=price or self._listed_price(model or self.settings.model.default),
         )
+
+    def _listed_price(self, name: str) -> Price | None:
+        from graft.dataset.questions import Price
+        from graft.models import Usage
+
+        price = self._price(name)
+        if price is None:
+            return None
+        asked, told = price(Usage(1_000_000, 0)), price(Usage(0, 1_000_000))
+        return None if asked is None or told is None else Price(input_usd=asked, output_usd=told)

@@ -20,6 +20,7 @@ from graft.workspace.documents import DEFAULT_COLLECTION, DocumentVerbs
 if TYPE_CHECKING:
     from graft.comparing.request import CompareRequest
     from graft.comparing.running import CompareProgress
+    from graft.dataset.questions import Price
     from graft.jobs import Job, JobRun, Jobs
     from graft.tuning import Prepared, TuneProgress, TuneRequest
 
@@ -55,9 +56,16 @@ class JobVerbs(DocumentVerbs, CompareVerbs):
         payload["principals"] = sorted(self.principals)
         return self.jobs.submit("add", payload, title=f"add {', '.join(locations)}"[:200])
 
-    def queue_generate(self, path: Path | str, n: int, **options: Any) -> Job:
+    def queue_generate(self, path: Path | str, n: int, *, price: Price | None = None, **options: Any) -> Job:
         """Queue a `generate_dataset`, with its options, for a worker."""
-        payload = {"path": _absolute(path), "n": n, "options": options, "principals": sorted(self.principals)}
+        told = None if price is None else dataclasses.asdict(price)
+        payload = {
+            "path": _absolute(path),
+            "n": n,
+            "options": options,
+            "price": told,
+            "principals": sorted(self.principals),
+        }
         return self.jobs.submit("generate", payload, title=f"generate {n} questions into {Path(path).name}")
 
     def tune_job(
@@ -122,12 +130,18 @@ class JobVerbs(DocumentVerbs, CompareVerbs):
         return dataclasses.asdict(result)
 
     def _generate_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        from graft.dataset.questions import Price
+
         def tell(seen: Any) -> None:
             run.report(seen.kept, seen.wanted, "questions")
             run.check()
 
+        told = payload.get("price")
+        price = None if told is None else Price(**told)
         with self._acting(run, payload) as workspace:
-            made = workspace.generate_dataset(payload["path"], payload["n"], **payload["options"], progress=tell)
+            made = workspace.generate_dataset(
+                payload["path"], payload["n"], **payload["options"], price=price, progress=tell
+            )
         return {"path": payload["path"], "questions": len(made.questions)}
 
     def _tune_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:

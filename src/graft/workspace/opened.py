@@ -17,7 +17,7 @@ from graft.settings import Settings, home_folder, load_settings, model_cache
 
 if TYPE_CHECKING:
     from graft.embedding import Embedder
-    from graft.models import Model
+    from graft.models import Model, Usage
     from graft.models.catalogue import Reader
     from graft.models.specs import ModelSpec
     from graft.readers import SandboxedReader
@@ -119,3 +119,17 @@ class Opened:
         from graft.models.specs import ModelSpec
 
         return {name: ModelSpec.from_json(spec) for name, spec in self.store.models().items()}
+
+    def _spec(self, name: str) -> ModelSpec:
+        from graft.models import spec_for
+
+        return self._added_models().get(name) or spec_for(name)
+
+    def _price(self, name: str) -> Callable[[Usage], float | None] | None:
+        """Of a hosted model's tokens; None where nobody is paid."""
+        spec = self._spec(name)
+        if spec.kind != "api":
+            return None
+        from graft.models.hosted import price_of
+
+        return lambda usage: price_of(spec.target, usage)
