@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from graft.advising import Needs, advise, read_report
 from graft.comparing.request import CompareRequest
 from graft.comparing.values import Comparison
 from graft.errors import NotFound
@@ -59,7 +60,9 @@ def test_three_questions_are_compared_with_a_warning_and_written(leave: Workspac
         and rag.latency_ms.total_p50
         and rag.tokens.prompt > made.arm("base").tokens.prompt
     )
-    assert made.arm("base").latency_ms.retrieve_p50 is None
+    assert made.arm("base").latency_ms.retrieve_p50 is None and made.arm("base").one_time_cost_usd == 0.0
+    advice = advise(Needs(), read_report(folder / "compare.json"))
+    assert advice.basis == "measurement" and {one.arm for one in advice.evidence} == {arm.name for arm in made.arms}
     assert rag.cost_usd_per_1000 is None and made.arm("best-sentence").cost_usd_per_1000 == 0.0
     follow_up = made.records[1]
     assert (

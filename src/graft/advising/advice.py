@@ -206,7 +206,7 @@ def _of_the_report(report: Report, needs: Needs, arm: str, weighed: Weighed) -> 
             found.append(f"{one.name} scored more ({one.score:.3g}), but it {reason}")
     if weighed.approach != approach_of(arm):
         found.append(f"the rules alone would have said {weighed.approach}")
-    if limit is not None and chosen.latency_ms > limit:
+    if limit is not None and chosen.latency_ms is not None and chosen.latency_ms > limit:
         found.append(
             f"half of its answers took over {chosen.latency_ms:,.0f} ms where measured; you want {limit:,.0f}"
         )

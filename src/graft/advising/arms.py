@@ -5,6 +5,7 @@ It does not know costs or rules.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Approach = Literal["neither", "retrieval", "tuning", "both"]
@@ -21,25 +22,32 @@ _APPROACHES: dict[str, Approach] = {
     "tuned+rag": "both",
     "retrieval-aware+rag": "both",
 }
-ORDER = tuple(_APPROACHES)
+
+
+_SEED = re.compile(r" \(seed \d+\)\Z")
 
 
 def approach_of(arm: str) -> Approach | None:
     """What an arm is made of; None for a control without a model, and every other name.
 
-    >>> approach_of("tuned+rag"), approach_of("nearest examples")
-    ('both', None)
+    >>> approach_of("tuned+rag"), approach_of("tuned (seed 2)"), approach_of("nearest-vote")
+    ('both', 'tuning', None)
     """
-    return _APPROACHES.get(arm)
+    return _APPROACHES.get(_SEED.sub("", arm))
+
+
+def place_of(arm: str) -> int:
+    """From the simplest arm, 0, to the most laborious; `approach_of` knows it."""
+    return tuple(_APPROACHES).index(_SEED.sub("", arm))
 
 
 def costed_as(arm: str) -> str:
     """The arm whose cost lines an arm has: retrieval-aware tuning costs what tuning costs.
 
-    >>> costed_as("retrieval-aware+rag")
-    'tuned+rag'
+    >>> costed_as("retrieval-aware+rag"), costed_as("tuned (seed 2)")
+    ('tuned+rag', 'tuned')
     """
-    return arm.replace("retrieval-aware", "tuned")
+    return _SEED.sub("", arm).replace("retrieval-aware", "tuned")
 
 
 def retrieves(arm: str) -> bool:

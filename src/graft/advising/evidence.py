@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from graft.advising.arms import ORDER, approach_of, costed_as, is_tuned, retrieves
+from graft.advising.arms import approach_of, costed_as, is_tuned, place_of, retrieves
 from graft.advising.breaking_even import monthly_total
 from graft.advising.costs import ArmCost
 from graft.advising.needs import Needs
@@ -32,7 +32,7 @@ class Evidence:
     score: float
     low: float
     high: float
-    latency_ms: float
+    latency_ms: float | None
     monthly_usd: float | None
     standing: str
 
@@ -76,7 +76,7 @@ def settled(report: Report, needs: Needs, costs: Sequence[ArmCost]) -> Settled |
 
     def rank(arm: MeasuredArm) -> tuple[float, int]:
         usd = spent[arm.name]
-        return (usd if known and usd is not None else inf), ORDER.index(arm.name)
+        return (usd if known and usd is not None else inf), place_of(arm.name)
 
     chosen = min(alike, key=rank)
     return Settled(

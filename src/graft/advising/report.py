@@ -26,7 +26,7 @@ class MeasuredArm:
     """One arm; `score` with its interval, tokens as means per question.
 
     Attributes:
-        latency_ms: Half of the answers took less.
+        latency_ms: Half of the answers took less; None where nothing was timed.
         cost_usd_per_1000, one_time_cost_usd: None where unknown.
     """
 
@@ -34,7 +34,7 @@ class MeasuredArm:
     score: float
     low: float
     high: float
-    latency_ms: float
+    latency_ms: float | None
     cost_usd_per_1000: float | None
     one_time_cost_usd: float | None
     prompt_tokens: float
@@ -113,7 +113,7 @@ def _arm(given: object, where: str) -> MeasuredArm:
         score=_number(score, "mean", f"{where} {METRIC}", low=-1e9),
         low=_number(score, "low", f"{where} {METRIC}", low=-1e9),
         high=_number(score, "high", f"{where} {METRIC}", low=-1e9),
-        latency_ms=_number(_key(given, "latency_ms", where), "total_p50", f"{where} latency_ms"),
+        latency_ms=_known(_key(given, "latency_ms", where), "total_p50", f"{where} latency_ms"),
         cost_usd_per_1000=_known(given, "cost_usd_per_1000", where),
         one_time_cost_usd=_known(given, "one_time_cost_usd", where),
         prompt_tokens=_number(tokens, "prompt", f"{where} tokens"),

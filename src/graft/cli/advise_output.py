@@ -27,11 +27,7 @@ def show_advice(advice: Advice) -> None:
     _show_costs(advice)
     _show_break_even(advice)
     say("")
-    say(
-        "What would settle it, once `graft compare` is built (today: graft evaluate, a model at a time):"
-        if advice.basis == "rules"
-        else "To measure it again, with more questions:"
-    )
+    say("What would settle it:" if advice.basis == "rules" else "To measure it again, with more questions:")
     say(f"    {advice.compare}", "green")
 
 
@@ -43,7 +39,7 @@ def _show_evidence(advice: Advice) -> None:
                 one.arm,
                 f"{one.score:.3g}",
                 f"{one.low:.3g} to {one.high:.3g}",
-                f"{one.latency_ms:,.0f} ms",
+                "-" if one.latency_ms is None else f"{one.latency_ms:,.0f} ms",
                 _usd(one.monthly_usd),
                 one.standing,
             )

@@ -7,6 +7,7 @@ the model as it is. It does not know how replies are scored or kept.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -40,6 +41,7 @@ class Contestant:
         configuration: Everything but the question that decides its replies.
         prompt_tokens: Of a question's prompt, counted without asking; `reply_tokens` is the most it may write.
         price: Tokens -> dollars, None where unknown; no function where nobody is paid.
+        tuned: Its model was made from examples; `one_time` is what that took, None where nobody knows.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Contestant:
     price: Callable[[Usage], float | None] | None = None
     control: bool = False
     seed: int | None = None
+    tuned: bool = False
     one_time: OneTime | None = None
 
 
@@ -233,7 +236,13 @@ def _shown(citation: Citation) -> ShownCitation:
 def nearest_vote(train: Sequence[Example]) -> Replies:
     """What most of the nearest examples were answered with."""
     voters = NearestVote(train)
-    return lambda question: ArmReply(reply=voters.vote(question.text), mode="control", cost_usd=0.0)
+
+    def reply(question: Question) -> ArmReply:
+        started = time.perf_counter()
+        said = voters.vote(question.text)
+        return ArmReply(reply=said, mode="control", total_ms=1000 * (time.perf_counter() - started), cost_usd=0.0)
+
+    return reply
 
 
 def best_sentence(library: Library) -> Replies:

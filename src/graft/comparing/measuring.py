@@ -102,8 +102,15 @@ def arm_of(one: Contestant, records: Sequence[Record], *, seed: int = 0) -> Arm:
         ),
         cost_usd_per_1000=1000 * _mean(known) if known and len(known) == len(costs) else None,
         one_time=one.one_time,
-        one_time_cost_usd=None if one.one_time is None else one.one_time.cost_usd,
+        one_time_cost_usd=_once(one),
     )
+
+
+def _once(one: Contestant) -> float | None:
+    """Dollars to make its model: nothing where none is made, unknown where nobody says."""
+    if not one.tuned:
+        return 0.0
+    return None if one.one_time is None else one.one_time.cost_usd
 
 
 def _evaluated(record: Record, reply: ArmReply) -> evaluating.Record:

@@ -84,6 +84,7 @@ class Arm:
         failed: Questions without an answer; they count as 0.
         error: The first failure, where every question failed; else None.
         cost_usd_per_1000: Of 1,000 questions; None where the price is unknown, as for a machine of one's own.
+        one_time_cost_usd: 0 where nothing is trained; None where the price is unknown.
     """
 
     name: str

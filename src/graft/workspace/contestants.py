@@ -89,7 +89,7 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
         one_time: OneTime | None,
     ) -> Contestant:
         from graft.comparing.arms import Contestant, FromDocuments, FromQuestion, configuration
-        from graft.comparing.request import CONTROLS, READ_DOCUMENTS
+        from graft.comparing.request import CONTROLS, LEARN, READ_DOCUMENTS
 
         if arm in CONTROLS:
             return self._control(arm, request, begun)
@@ -108,6 +108,7 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
                 reply_tokens=self.settings.answering.answer_tokens,
                 price=self._price(model),
                 seed=seed,
+                tuned=arm in LEARN,
                 one_time=one_time,
             )
         shown: Sequence[Example] = begun.train if arm == "few-shot" else ()
@@ -128,6 +129,7 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
             reply_tokens=most,
             price=self._price(model),
             seed=seed,
+            tuned=arm in LEARN,
             one_time=one_time,
         )
 
