@@ -14,10 +14,11 @@ import pytest
 from graft.comparing.arms import Contestant, FromQuestion, shared_system
 from graft.comparing.asked import screened
 from graft.comparing.citations import cited, with_evidence
-from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, records_of, sample_words, verdict_of
+from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, records_of, sample_words
 from graft.comparing.request import CompareRequest, arms_of
 from graft.comparing.running import GIVE_UP, ArmEstimate, Metered, ahead, ask_all, require_budget
 from graft.comparing.values import SCORE, Arm, ArmReply, Comparison, Record, ShownCitation
+from graft.comparing.verdict import verdict_of
 from graft.dataset import Example
 from graft.errors import ModelError, UsageError
 from graft.evaluation.questions import Question
@@ -206,6 +207,27 @@ def test_a_clear_difference_is_named_and_equal_arms_differ_in_nothing(tmp_path: 
     )
     assert sample_words(arms, records).startswith("with 30 questions you can see")
     assert all(-1 <= p.low <= p.difference <= p.high <= 1 for p in pairs)
+
+
+def test_the_verdict_says_what_a_better_arm_takes_and_which_of_equals_is_lightest(tmp_path: Path) -> None:
+    def timed(text: str, ms: float, cost: float | None) -> Callable[[Question], ArmReply]:
+        return lambda _: ArmReply(reply=text, mode="model", total_ms=ms, cost_usd=cost)
+
+    def verdict(*given: tuple[str, str, float, float | None]) -> str:
+        ways = [contestant(name, timed(text, ms, cost)) for name, text, ms, cost in given]
+        arms, records = experiment(ways, 30, tmp_path / given[0][0] / given[1][0])
+        return verdict_of(arms, pairs_of(arms, records))
+
+    assert verdict(("slow", "8 days", 6000.0, 0.004), ("quick", "9 weeks", 1000.0, 0.001)) == (
+        "slow is better than quick by 100.0 points ($4.00 instead of $1.00 for 1,000 questions and 6.0 s instead of "
+        "1.0 s a question)"
+    )
+    assert verdict(("a", "8 days", 6000.0, None), ("b", "8 days", 900.0, None)).endswith(
+        "no significant difference, and b is the fastest of them (900 ms a question against 6.0 s of a)"
+    )
+    assert verdict(("c", "8 days", 900.0, 0.004), ("d", "8 days", 6000.0, 0.001)).endswith(
+        "and d is the cheapest of them ($1.00 for 1,000 questions against $4.00 of c)"
+    )
 
 
 def test_an_arm_is_not_praised_for_what_needs_no_model(tmp_path: Path) -> None:

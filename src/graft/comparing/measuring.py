@@ -1,4 +1,4 @@
-"""Replies -> figures of each arm, each pair held against each other, and what follows in one sentence.
+"""Replies -> figures of each arm, and each pair held against each other.
 
 It does not ask any arm; only a judge is a model here.
 """
@@ -24,6 +24,7 @@ from graft.comparing.values import (
     TokenFigures,
     Verdict,
 )
+from graft.comparing.verdict import ranked
 from graft.dataset import Example
 from graft.dataset.retrieval_aware_evidence import evidence_of
 from graft.evaluation import evaluating
@@ -201,54 +202,6 @@ def sample_words(arms: Sequence[Arm], records: Sequence[Record]) -> str:
     best = ranked(arms)[:2]
     shown = held_together(best[0].name, best[1].name, SCORE, records) if len(best) == 2 else None
     return "" if shown is None else sample_says(shown)
-
-
-def ranked(arms: Sequence[Arm]) -> list[Arm]:
-    """Arms with a model that answered something, the best first."""
-    able = [arm for arm in arms if not arm.control and arm.error is None and SCORE in arm.metrics]
-    return sorted(able, key=lambda arm: -arm.metrics[SCORE].mean)
-
-
-def verdict_of(arms: Sequence[Arm], pairs: Sequence[Pair]) -> str:
-    """What the scores say, in one sentence; a difference that chance may have made is called none."""
-    order = ranked(arms)
-    if not order:
-        return "no arm answered a single question, so nothing can be said"
-    best = order[0]
-    beaten, level = [], []
-    for other in order[1:]:
-        verdict, gain = _against(best.name, other.name, pairs)
-        (beaten.append(f"{other.name} by {100 * gain:.1f}") if verdict == "better" else level.append(other.name))
-    parts = []
-    if beaten:
-        parts.append(f"{best.name} is better than {_listed(beaten)} points")
-    if level:
-        parts.append(f"between {best.name} and {_listed(level)} there is no significant difference")
-    if not parts:
-        parts.append(f"{best.name} is the only arm with a model that answered")
-    unbeaten = [arm.name for arm in arms if arm.control and _against(best.name, arm.name, pairs)[0] != "better"]
-    if unbeaten:
-        needs = "needs" if len(unbeaten) == 1 else "need"
-        parts.append(f"{best.name} is not shown to be better than {_listed(unbeaten)}, which {needs} no model")
-    return "; ".join(parts)
-
-
-def _against(best: str, other: str, pairs: Sequence[Pair]) -> tuple[str, float]:
-    turned = {"better": "worse", "worse": "better"}
-    for pair in pairs:
-        if pair.metric == SCORE and {pair.a, pair.b} == {best, other}:
-            if pair.a == best:
-                return pair.verdict, pair.difference
-            return turned.get(pair.verdict, pair.verdict), -pair.difference
-    return "no significant difference", 0.0
-
-
-def _listed(names: Sequence[str]) -> str:
-    """
-    >>> _listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def judged_pairs(arms: Sequence[Arm], records: Sequence[Record], judge: Model) -> tuple[JudgedPair, ...]:

@@ -292,9 +292,10 @@ class CompareVerbs(ContestantVerbs):
         replied: Any,
         judge: Any,
     ) -> Comparison:
-        from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, sample_words, verdict_of
+        from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, sample_words
         from graft.comparing.report import markdown, write_html
         from graft.comparing.values import VERSION, Comparison
+        from graft.comparing.verdict import verdict_of
 
         arms = tuple(arm_of(one, records) for one in contestants) if records else ()
         pairs = pairs_of(arms, records)
