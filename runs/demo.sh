@@ -31,3 +31,7 @@ ask "Until when must expense claims be submitted?"
 
 # 5. What the documents do not say is not made up.
 ask "What is the wifi password of the Aldermoor office?"
+
+# 6. Does it help to retrieve? The same questions to the model alone, to Graft, and to two ways that need no model.
+printf '\n%s$ graft compare --questions samples/questions.jsonl --limit 8%s\n' "$bold" "$plain"
+"$graft" compare --questions samples/questions.jsonl --limit 8 --into "$GRAFT_HOME/comparison"

@@ -17,7 +17,10 @@ from graft.dataset.dedupe import dedupe
 from graft.dataset.near import PERMUTATIONS, components, jaccard, near_links, signatures, stacked
 from graft.dataset.splitting import PARTS, load_split, related, split_examples, split_file
 from graft.errors import GraftError, UsageError
+from graft.evaluation.questions import read_questions
 from graft.models import Message
+from graft.workspace import Workspace
+from tests.conftest import SAMPLES
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -191,3 +194,19 @@ def test_the_parts_of_a_real_file_share_nothing(data: Path, tmp_path: Path) -> N
     report = check(files["train"], Against(splits=[files["dev"], files["test"]], personal=False))
     assert not any(code.startswith("leak") for code in report.counts) and report.examples > 2_400
     assert len(report.labels) == 77
+
+
+def test_a_question_file_is_split_by_conversations_and_kept_word_for_word(tmp_path: Path) -> None:
+    whole = (SAMPLES / "questions.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "questions.jsonl").write_text(whole, encoding="utf-8")
+    with Workspace(tmp_path / "home") as workspace:
+        made = workspace.split_dataset(tmp_path / "questions.jsonl", fractions=(0.7, 0.0, 0.3))
+    parts = {name: read_questions(path).questions for name, path in made.files.items() if made.split.ids[name]}
+    asked = [json.loads(line) for line in whole.splitlines()]
+    written = [json.loads(line) for name in parts for line in made.files[name].read_text("utf-8").splitlines()]
+    assert sorted(written, key=lambda row: row["id"]) == sorted(asked, key=lambda row: row["id"])
+    for kind in ("short", "label", "text", "unanswerable"):
+        share = sum(q.kind == kind for q in parts["test"]) / sum(row["kind"] == kind for row in asked)
+        assert 0.2 <= share <= 0.45
+    with pytest.raises(UsageError, match="frozen with --seed 0"), Workspace(tmp_path / "home") as workspace:
+        workspace.split_dataset(tmp_path / "questions.jsonl", seed=1)

@@ -1,17 +1,18 @@
 """Examples -> train, dev and test: labels in the same shares, nothing related on two sides, frozen as ids.
 
-Related are examples of one source and near-duplicates; each such group goes to one side whole. The lists of
-ids are written beside the file and used again for as long as the file has the same bytes. It does not know
-what is measured on the parts.
+Related are examples of one source, near-duplicates, and in a question file the turns of one conversation; each such
+group goes to one side whole. The lists of ids are written beside the file and used again for as long as the file has
+the same bytes. It does not know what is measured on the parts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,15 @@ def split_file(
     output: Path | str | None = None,
     renew: bool = False,
     limits: DatasetSettings | None = None,
+    questions: Sequence[Example] | None = None,
 ) -> SplitFiles:
     """Split a file, or take up its frozen split; writes `FILE.splits.json` and `FILE.train.jsonl` and so on.
 
     Args:
         output: Folder for what is written; beside the file by default.
         renew: Forget a split that was frozen before.
+        questions: Those of a question file, in its order; its lines are then written as they are, kinds are what is
+            evened out.
     Raises:
         UsageError: Fractions that make no parts; or the frozen split is of other bytes, fractions or seed.
         ReadError, LimitExceeded: The file cannot be read, or the parts not written.
@@ -88,21 +92,46 @@ def split_file(
     file = Path(path)
     folder = file.parent if output is None else Path(output)
     frozen = folder / f"{file.name}.splits.json"
-    reading = read_examples(file, mapping=mapping, limits=limits)
+    examples: Sequence[Example]
+    lines: dict[str, Mapping[str, Any]] | None = None
+    if questions is None:
+        reading = read_examples(file, mapping=mapping, limits=limits)
+        examples, sha256, unread, labels = reading.examples, reading.sha256, reading.unread, None
+    else:
+        examples, labels = _conversations(questions), [str(one.extra.get("kind")) for one in questions]
+        data = file.read_bytes()
+        sha256, unread = hashlib.sha256(data).hexdigest(), 0
+        rows = (json.loads(line) for line in data.decode("utf-8-sig").splitlines() if line.strip())
+        lines = dict(zip((one.id for one in questions), rows, strict=True))
     split = None if renew or not frozen.exists() else load_split(frozen)
     reused = split is not None
     if split is None:
-        split = split_examples(reading.examples, fractions=fractions, seed=seed, sha256=reading.sha256)
+        split = split_examples(examples, fractions=fractions, seed=seed, sha256=sha256, labels=labels)
         write_lines(frozen, [split.to_json()])
-    _refuse_other(split, frozen, reading.sha256, fractions, seed)
-    by_id = {example.id: example for example in reading.examples}
+    _refuse_other(split, frozen, sha256, fractions, seed)
+    by_id = {example.id: example for example in examples}
     if by_id.keys() != {id for part in split.ids.values() for id in part}:
         raise UsageError(f"{frozen.name} was frozen with another --map", fix="give the same --map, or --renew")
     files = {}
     for part in PARTS:
         files[part] = folder / f"{file.name.removesuffix('.gz')}.{part}.jsonl"
-        write_examples(files[part], (by_id[id] for id in split.ids[part]))
-    return SplitFiles(split=split, frozen=frozen, files=files, reused=reused, unread=reading.unread)
+        if lines is None:
+            write_examples(files[part], (by_id[id] for id in split.ids[part]))
+        else:
+            write_lines(files[part], (lines[id] for id in split.ids[part]))
+    return SplitFiles(split=split, frozen=frozen, files=files, reused=reused, unread=unread)
+
+
+def _conversations(questions: Sequence[Example]) -> list[Example]:
+    """The same with the conversation that each belongs to as its source, where it states none."""
+    before = {one.id: one.extra["after"] for one in questions if one.extra.get("after") is not None}
+
+    def begins(name: str) -> str:
+        while name in before:
+            name = str(before[name])
+        return name
+
+    return [replace(one, source=str(one.extra.get("source") or begins(one.id))) for one in questions]
 
 
 def split_examples(
@@ -112,9 +141,12 @@ def split_examples(
     seed: int = 0,
     sha256: str = "",
     threshold: float | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Split:
     """Divide examples; the same examples, fractions and seed give the same parts.
 
+    Args:
+        labels: What is evened out, one for each example; by default its answer, where answers are labels.
     Raises:
         UsageError: Fractions do not add up to 1, or there are fewer examples than parts.
     """
@@ -130,7 +162,7 @@ def split_examples(
             "examples of one source, and near-duplicates, stay together",
             fix="add examples, or --parts 0.5,0.5,0",
         )
-    placed = _placed(groups, _labels(examples), fractions, random.Random(seed))
+    placed = _placed(groups, labels or _labels(examples), fractions, random.Random(seed))
     ids: dict[str, tuple[str, ...]] = {
         part: tuple(example.id for row, example in enumerate(examples) if placed[row] == at)
         for at, part in enumerate(PARTS)

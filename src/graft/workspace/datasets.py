@@ -80,8 +80,9 @@ class DatasetVerbs(Opened):
         output: Path | str | None = None,
         renew: bool = False,
     ) -> SplitFiles:
-        """Write train, dev and test parts with frozen ids; see `dataset.splitting.split_file`."""
+        """Write train, dev and test parts of examples or questions, with frozen ids; see `dataset.splitting`."""
         from graft.dataset.splitting import split_file
+        from graft.tuning.grounding import questions_in
 
         return split_file(
             path,
@@ -91,6 +92,7 @@ class DatasetVerbs(Opened):
             output=output,
             renew=renew,
             limits=self.settings.dataset,
+            questions=None if mapping else questions_in(Path(path)),
         )
 
     def estimate_dataset(

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Retrieval, tuning, both or neither? From documents to a recommendation, offline, on the sample handbook.
+#   bash runs/four_arms.sh [GRAFT] [QUESTIONS]     needs pip install -e '.[tune]'; about 10 minutes on two cores
+set -euo pipefail
+cd "$(dirname "$0")/.."
+graft=${1:-graft}
+questions=${2:-30}
+export GRAFT_HOME=.four-arms
+mkdir -p "$GRAFT_HOME"
+
+# 1. Weights and documents.
+"$graft" models pull all-minilm-l6-v2
+"$graft" models pull smollm2-135m
+"$graft" add samples/handbook
+
+# 2. Two thirds of the questions to learn from, the others to be asked; a conversation stays on one side.
+cp samples/questions.jsonl "$GRAFT_HOME/questions.jsonl"
+"$graft" dataset split "$GRAFT_HOME/questions.jsonl" --parts 0.67,0,0.33
+
+# 3. Every way on the same questions; killed, the same command goes on.
+"$graft" compare --questions "$GRAFT_HOME/questions.jsonl.test.jsonl" --train "$GRAFT_HOME/questions.jsonl.train.jsonl" \
+  --arms base,few-shot,rag,tuned,tuned+rag,nearest-vote,best-sentence,always-first \
+  --limit "$questions" --into "$GRAFT_HOME/comparison"
+
+# 4. What follows, with what each way would cost; the answers are the usual ones, edit them.
+[ -f "$GRAFT_HOME/answers.toml" ] || "$graft" advise --example > "$GRAFT_HOME/answers.toml"
+"$graft" advise --answers "$GRAFT_HOME/answers.toml" --report "$GRAFT_HOME/comparison/compare.json"
