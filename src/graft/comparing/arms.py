@@ -41,6 +41,7 @@ class Contestant:
         configuration: Everything but the question that decides its replies.
         prompt_tokens: Of a question's prompt, counted without asking; `reply_tokens` is the most it may write.
         price: Tokens -> dollars, None where unknown; no function where nobody is paid.
+        over: The same arm over other documents; None for one that reads none.
         tuned: Its model was made from examples; `one_time` is what that took, None where nobody knows.
     """
 
@@ -54,6 +55,7 @@ class Contestant:
     price: Callable[[Usage], float | None] | None = None
     control: bool = False
     seed: int | None = None
+    over: Callable[[Store], Replies] | None = None
     tuned: bool = False
     one_time: OneTime | None = None
 

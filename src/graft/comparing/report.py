@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.comparing.report_figures import (
     COLUMNS,
+    FRESH_COLUMNS,
     arms_in_order,
     break_evens,
     cells,
@@ -27,6 +28,7 @@ from graft.comparing.report_figures import (
     cut,
     disagreements,
     failures,
+    fresh_rows,
     groups,
     outcome,
     points,
@@ -63,6 +65,8 @@ def terminal(comparison: Comparison) -> RenderableType:
         parts.append(_grid(title, COLUMNS, [cells(arm, comparison) for arm in arms]))
     if pairs := _pair_rows(comparison):
         parts.append(_grid("Pairs, by the score", _PAIR_COLUMNS, pairs))
+    if fresh := fresh_rows(comparison):
+        parts.append(_grid("Facts changed in the documents, and asked again", FRESH_COLUMNS, fresh))
     parts += [_text(line, "dim") for line in _left_out(comparison)]
     return Group(*parts)
 
@@ -81,6 +85,8 @@ def markdown(comparison: Comparison) -> str:
         lines += ["### Pairs, by the score", _rows(_PAIR_COLUMNS, pairs)]
     if len(comparison.kinds) > 1:
         lines += ["### By kind of question", _rows(("arm", *comparison.kinds), _kind_rows(comparison))]
+    if fresh := fresh_rows(comparison):
+        lines += ["### Facts changed in the documents, and asked again", _rows(FRESH_COLUMNS, fresh)]
     lines.append("\n".join(f"- {_marked(line)}" for line in _left_out(comparison)))
     if command := comparison.settings.get("command"):
         lines += ["### To repeat it", fenced([cut(clean(str(command)), 4 * _LONGEST)])]

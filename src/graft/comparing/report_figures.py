@@ -283,6 +283,30 @@ class BreakEven:
     questions: float
 
 
+FRESH_COLUMNS = ("arm", "the new fact", "the old one", "neither", "findable after")
+
+
+def fresh_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """One line an arm that was asked about changed facts."""
+    found: list[tuple[str, ...]] = []
+    for arm in arms_in_order(comparison):
+        fresh = arm.freshness
+        if fresh is not None:
+            neither = fresh.questions - fresh.new - fresh.old
+            new = f"{fresh.new} of {fresh.questions}"
+            found.append((arm.name, new, str(fresh.old), str(neither), catches_up(arm)))
+    return found
+
+
+def catches_up(arm: Arm) -> str:
+    """How long a change in the documents takes to reach its answers."""
+    if arm.freshness is not None and arm.freshness.after_ms is not None:
+        return duration(arm.freshness.after_ms)
+    if arm.one_time is not None:
+        return f"a new training ({duration(1000 * arm.one_time.seconds)})"
+    return "reads no documents"
+
+
 def break_evens(comparison: Comparison) -> list[BreakEven]:
     """Of the arms with a model, the pairs whose prices are all known and which have such a point."""
     found = []

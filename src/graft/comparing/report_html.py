@@ -52,6 +52,7 @@ def page(comparison: Comparison) -> str:
             reach=_reach(by_score),
             plots=_plots(arms),
             apart=figures.disagreements(comparison, most=SHOWN_QUESTIONS),
+            fresh_rows=figures.fresh_rows(comparison),
             break_evens=figures.break_evens(comparison)[:SHOWN_PAIRS],
             settings=_settings(comparison),
             style=Markup(style),  # our own file; its hash stands in the policy
@@ -91,6 +92,7 @@ def _environment() -> Environment:
         TOP=TOP,
         LEFT=LEFT,
         RIGHT=RIGHT,
+        FRESH_COLUMNS=figures.FRESH_COLUMNS,
     )
     return made
 

@@ -15,7 +15,7 @@ from math import ceil, floor, log10
 from graft.comparing.report_figures import score
 from graft.comparing.values import Arm
 
-WIDTH, TOP, LEFT, RIGHT = 480.0, 14.0, 44.0, 330.0
+WIDTH, TOP, LEFT, RIGHT = 480.0, 14.0, 44.0, 300.0
 """Units of the drawing; arms' names stand to the right of RIGHT."""
 _BELOW = 48.0
 _LABEL = 17.0

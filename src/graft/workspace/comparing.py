@@ -5,19 +5,20 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft.errors import NotFound
-from graft.workspace.contestants import ContestantVerbs
+from graft.workspace.refreshing import FreshnessVerbs
 
 if TYPE_CHECKING:
     from graft.comparing.arms import Contestant
+    from graft.comparing.freshness import Change
     from graft.comparing.request import CompareRequest
     from graft.comparing.running import ArmEstimate, CompareProgress
-    from graft.comparing.values import Comparison, Record
+    from graft.comparing.values import Comparison, Freshness, Record
     from graft.dataset import Example
     from graft.evaluation.questions import Question
     from graft.evaluation.recording import KeptLines
@@ -58,10 +59,11 @@ class _Begun:
     train: tuple[Example, ...]
     system: str | None
     names: tuple[str, ...]
+    changes: tuple[Change, ...]
     warnings: tuple[str, ...]
 
 
-class CompareVerbs(ContestantVerbs):
+class CompareVerbs(FreshnessVerbs):
     """compare, and what it would take."""
 
     def comparison_folder(self, request: CompareRequest) -> Path:
@@ -143,7 +145,13 @@ class CompareVerbs(ContestantVerbs):
         progress(CompareProgress(stage="scoring", done=len(replied.rows), total=len(begun.questions)))
         needs, judge = self._judging(request, begun.folder, replied.spent_usd)
         records = records_of(begun.questions, replied.rows, needs)
-        return self._measured(request, begun, contestants, records, replied, judge)
+        fresh = {}
+        if begun.changes:
+            left = None if request.budget_usd is None else max(0.0, request.budget_usd - replied.spent_usd)
+            fresh = self._freshness(
+                request, begun.changes, contestants, begun.folder, budget_usd=left, progress=progress
+            )
+        return self._measured(request, begun, contestants, records, replied, judge, fresh)
 
     def _begin(self, request: CompareRequest, progress: Callable[[CompareProgress], object]) -> _Begun:
         from graft.comparing.arms import shared_system
@@ -187,6 +195,7 @@ class CompareVerbs(ContestantVerbs):
             train=tuple(train),
             system=shared_system(train or next(iter(learnt.values()), ())),
             names=names,
+            changes=self._changes(request),
             warnings=(*warnings, *kept.warnings),
         )
 
@@ -291,6 +300,7 @@ class CompareVerbs(ContestantVerbs):
         records: Any,
         replied: Any,
         judge: Any,
+        fresh: Mapping[str, Freshness],
     ) -> Comparison:
         from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, sample_words
         from graft.comparing.report import markdown, write_html
@@ -298,6 +308,7 @@ class CompareVerbs(ContestantVerbs):
         from graft.comparing.verdict import verdict_of
 
         arms = tuple(arm_of(one, records) for one in contestants) if records else ()
+        arms = tuple(replace(arm, freshness=fresh.get(arm.name)) for arm in arms)
         pairs = pairs_of(arms, records)
         known = [r.cost_usd for record in records for r in record.replies.values() if r.error is None]
         judged = judged_pairs(arms, records, judge) if judge is not None else ()
@@ -330,7 +341,11 @@ class CompareVerbs(ContestantVerbs):
 
         files = {
             name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
-            for name, path in (("questions", request.questions), ("train", request.train))
+            for name, path in (
+                ("questions", request.questions),
+                ("train", request.train),
+                ("fresh", request.fresh),
+            )
             if path is not None
         }
         stages = ("embedding", "chunking", "retrieval", "model", "answering", "tuning", "retrieval_aware")

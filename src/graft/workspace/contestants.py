@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ from graft.workspace.questions import QuestionVerbs
 from graft.workspace.tuning import TuningVerbs
 
 if TYPE_CHECKING:
-    from graft.comparing.arms import Contestant, Library
+    from graft.comparing.arms import Contestant, Library, Replies
     from graft.comparing.request import CompareRequest
     from graft.comparing.running import CompareProgress
     from graft.comparing.values import OneTime
     from graft.dataset import Example
+    from graft.store import Store
 
 _LONGEST_REPLY = 1024
 _CHARACTERS_A_TOKEN = 2
@@ -97,13 +98,15 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
         if arm in READ_DOCUMENTS:
             reader = self._reader_of(model)
             adapter = "" if reader is None else f", with the reading adapter shipped for {model}"
-            grounded = FromDocuments(self._asking(model, request.collection))
+            asking = self._asking(model, request.collection)
+            grounded = FromDocuments(asking)
             return Contestant(
                 name=label,
                 model=model,
                 about=f"{model} answers from passages that are found, as `graft ask` does{adapter}",
                 configuration=configuration(arm="ask", model=identity, documents=self._documents_state(request)),
                 replies=grounded,
+                over=lambda store: FromDocuments(replace(asking, store=store, collections=None)),
                 prompt_tokens=grounded.prompt_tokens,
                 reply_tokens=self.settings.answering.answer_tokens,
                 price=self._price(model),
@@ -136,16 +139,24 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
     def _control(self, arm: str, request: CompareRequest, begun: Any) -> Contestant:
         from graft.comparing.arms import Contestant, always_first, best_sentence, configuration, nearest_vote
 
+        over: Callable[[Store], Replies] | None = None
         if arm == "nearest-vote":
             replies, about = nearest_vote(begun.train), "what most of the nearest examples were answered with"
             told = configuration(arm=arm, examples=_digest(begun.train))
         else:
             library = self._library(request.collection)
             quoting = arm == "best-sentence"
-            replies = best_sentence(library) if quoting else always_first(library)
+            of = best_sentence if quoting else always_first
+            replies = of(library)
+
+            def over(store: Store) -> Replies:
+                return of(replace(library, store=store, collections=None))
+
             about = "the sentence that fits best, word for word" if quoting else "the whole first passage found"
             told = configuration(arm=arm, documents=self._documents_state(request))
-        return Contestant(name=arm, model="", about=about, configuration=told, replies=replies, control=True)
+        return Contestant(
+            name=arm, model="", about=about, configuration=told, replies=replies, over=over, control=True
+        )
 
     def _library(self, collection: str | None) -> Library:
         from graft.comparing.arms import Library

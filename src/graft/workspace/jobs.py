@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from graft.errors import GraftError
 from graft.workspace.comparing import CompareVerbs
-from graft.workspace.documents import DEFAULT_COLLECTION, DocumentVerbs
+from graft.workspace.documents import DEFAULT_COLLECTION
 
 if TYPE_CHECKING:
     from graft.comparing.request import CompareRequest
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from graft.tuning import Prepared, TuneProgress, TuneRequest
 
 
-class JobVerbs(DocumentVerbs, CompareVerbs):
+class JobVerbs(CompareVerbs):
     """Long work that outlives its process."""
 
     _prepared: Prepared | None = None
@@ -98,10 +98,11 @@ class JobVerbs(DocumentVerbs, CompareVerbs):
 
     def queue_compare(self, request: CompareRequest) -> Job:
         """Queue a `compare` for a worker; the job's result names the folder of its report."""
-        questions, train, into = (
-            None if path is None else _absolute(path) for path in (request.questions, request.train, request.into)
+        questions, train, fresh, into = (
+            None if path is None else _absolute(path)
+            for path in (request.questions, request.train, request.fresh, request.into)
         )
-        found = dataclasses.replace(request, questions=questions, train=train, into=into)
+        found = dataclasses.replace(request, questions=questions, train=train, fresh=fresh, into=into)
         payload = {"request": found.to_json(), "principals": sorted(self.principals)}
         what = "generated questions" if request.questions is None else Path(request.questions).name
         return self.jobs.submit("compare", payload, title=f"compare {', '.join(request.arms) or 'arms'} on {what}")
