@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +26,7 @@ from graft.errors import ModelError, UsageError
 from graft.evaluation.questions import Question
 from graft.evaluation.recording import KeptLines
 from graft.evaluation.scoring import Scores
+from graft.evaluation.sql import SqlRunner
 from graft.evaluation.statistics import compare, holm, percentiles, permutation_test
 from graft.models import Message, Usage
 from graft.testing.scripted import ScriptedModel
@@ -368,3 +371,18 @@ def test_a_comparison_survives_its_json(tmp_path: Path) -> None:
         Comparison.from_json({"version": 9})
     with pytest.raises(UsageError, match="no comparison"):
         Comparison.from_json({"version": 1})
+
+
+def test_sql_counts_as_right_by_the_rows_it_returns(tmp_path: Path) -> None:
+    database = tmp_path / "states.sqlite"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE city (name TEXT, people INT)")
+        connection.executemany("INSERT INTO city VALUES (?, ?)", [("Reno", 5), ("Elko", 2)])
+        connection.commit()
+    asked = [question(0, "SELECT name FROM city ORDER BY people DESC LIMIT 1", kind="sql")]
+    said = "SELECT name FROM city WHERE people = (SELECT max(people) FROM city)"
+    replied = ask_all([contestant("one", says(said))], asked, kept(tmp_path / "kept"))
+    with SqlRunner(database) as runner:
+        executed = records_of(asked, replied.rows, Scores(runner=runner))
+    assert executed[0].replies["one"].scores[SCORE] == 1.0
+    assert records_of(asked, replied.rows, Scores())[0].replies["one"].scores[SCORE] == 0.0

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--judge", metavar="MODEL", help="Model that judges short and free answers, and pairs of them.")
 @click.option("--budget", type=float, metavar="USD", help="Stop before the question that would exceed it.")
 @click.option("--seeds", type=click.IntRange(1, 10), default=1, show_default=True, help="Trainings of a tuned arm.")
+@click.option("--database", metavar="FILE", help="SQLite file that SQL is executed on, read-only.")
 @click.option("--fresh", metavar="FILE", help="Facts to change in a copy of the documents and to ask about again.")
 @click.option("--into", metavar="FOLDER", help="Where replies and report go.  [default: in the workspace]")
 @click.option("--dry-run", is_flag=True, help="Only tell what it would ask and cost.")
@@ -45,6 +46,7 @@ def compare(
     judge: str | None,
     budget: float | None,
     seeds: int,
+    database: str | None,
     fresh: str | None,
     into: str | None,
     dry_run: bool,
@@ -72,6 +74,7 @@ def compare(
             judge=judge,
             budget_usd=budget,
             seeds=seeds,
+            database=database,
             fresh=fresh,
             into=into,
         )

@@ -70,7 +70,7 @@ def _scored(question: Question, reply: ArmReply, evidence: Sequence[tuple[str, s
     figures, unmeasured = score(question, reply.reply, names, needs)
     declined = reply.mode == "abstained" or abstention(reply.reply, ()) == 1.0
     scores = {
-        SCORE: figures.get(DECIDES[question.kind], 0.0),
+        SCORE: figures.get("execution", figures.get(DECIDES[question.kind], 0.0)),
         **figures,
         "abstention_accuracy": float(declined == (question.kind == "unanswerable")),
         **cited(reply, evidence),

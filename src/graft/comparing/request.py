@@ -43,6 +43,7 @@ class CompareRequest:
         judge: Model that judges short and free answers, one by one and in pairs.
         budget_usd: Stop before the question that would exceed it.
         seeds: Trainings of each tuned arm.
+        database: SQLite file on which SQL is executed, read-only; without it SQL is compared word for word.
         fresh: File of facts to change in a copy of the documents, and to ask about afterwards.
         into: Folder of the experiment; None is one in the workspace, by the request.
     """
@@ -58,6 +59,7 @@ class CompareRequest:
     judge: str | None = None
     budget_usd: float | None = None
     seeds: int = 1
+    database: str | None = None
     fresh: str | None = None
     into: str | None = None
 
@@ -94,6 +96,7 @@ class CompareRequest:
             ("--judge", self.judge),
             ("--budget", self.budget_usd),
             ("--seeds", None if self.seeds == 1 else self.seeds),
+            ("--database", self.database),
             ("--fresh", self.fresh),
         ):
             words += [] if value is None else [option, str(value)]

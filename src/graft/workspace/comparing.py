@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,7 @@ class CompareVerbs(FreshnessVerbs):
         """
         from graft.comparing.measuring import records_of
         from graft.comparing.running import CompareProgress, ask_all, require_budget
+        from graft.evaluation.sql import SqlRunner
 
         begun = self._begin(request, progress)
         contestants = self._contestants(request, begun, train=progress)
@@ -144,7 +146,8 @@ class CompareVerbs(FreshnessVerbs):
         )
         progress(CompareProgress(stage="scoring", done=len(replied.rows), total=len(begun.questions)))
         needs, judge = self._judging(request, begun.folder, replied.spent_usd)
-        records = records_of(begun.questions, replied.rows, needs)
+        with nullcontext() if request.database is None else SqlRunner(Path(request.database)) as runner:
+            records = records_of(begun.questions, replied.rows, replace(needs, runner=runner))
         fresh = {}
         if begun.changes:
             left = None if request.budget_usd is None else max(0.0, request.budget_usd - replied.spent_usd)
@@ -158,8 +161,12 @@ class CompareVerbs(FreshnessVerbs):
         from graft.comparing.asked import FEW, screened
         from graft.comparing.request import LEARN, arms_of
         from graft.evaluation.questions import read_questions
+        from graft.evaluation.sql import SqlRunner
         from graft.tuning.grounding import questions_in
 
+        if request.database is not None:
+            with SqlRunner(Path(request.database)):
+                pass  # refused now, and not after every question
         folder = self.comparison_folder(request)
         documents = self._has_documents(request.collection)
         warnings = []
@@ -253,10 +260,11 @@ class CompareVerbs(FreshnessVerbs):
         contestants: Sequence[Contestant],
         kept: KeptLines,
     ) -> list[ArmEstimate]:
+        from graft.comparing.freshness import questions_of
         from graft.comparing.running import ArmEstimate, ahead
         from graft.models import Usage
 
-        found = ahead(contestants, begun.questions, kept)
+        found = ahead(contestants, (*begun.questions, *questions_of(begun.changes)), kept)
         if request.judge is not None:
             open_ended = sum(question.kind in ("short", "text") for question in begun.questions)
             asked = sum(not one.control for one in contestants)
@@ -345,6 +353,7 @@ class CompareVerbs(FreshnessVerbs):
                 ("questions", request.questions),
                 ("train", request.train),
                 ("fresh", request.fresh),
+                ("database", request.database),
             )
             if path is not None
         }

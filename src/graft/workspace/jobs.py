@@ -98,11 +98,13 @@ class JobVerbs(CompareVerbs):
 
     def queue_compare(self, request: CompareRequest) -> Job:
         """Queue a `compare` for a worker; the job's result names the folder of its report."""
-        questions, train, fresh, into = (
+        questions, train, database, fresh, into = (
             None if path is None else _absolute(path)
-            for path in (request.questions, request.train, request.fresh, request.into)
+            for path in (request.questions, request.train, request.database, request.fresh, request.into)
         )
-        found = dataclasses.replace(request, questions=questions, train=train, fresh=fresh, into=into)
+        found = dataclasses.replace(
+            request, questions=questions, train=train, database=database, fresh=fresh, into=into
+        )
         payload = {"request": found.to_json(), "principals": sorted(self.principals)}
         what = "generated questions" if request.questions is None else Path(request.questions).name
         return self.jobs.submit("compare", payload, title=f"compare {', '.join(request.arms) or 'arms'} on {what}")
