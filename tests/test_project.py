@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -87,6 +88,8 @@ def documented_commands() -> list[str]:
         ROOT / "README.md",
         ROOT / "docs" / "tuning.md",
         ROOT / "docs" / "advising.md",
+        ROOT / "docs" / "comparing.md",
+        ROOT / "runs" / "four_arms.sh",
         ROOT / "runs" / "demo.sh",
     ):
         text = path.read_text(encoding="utf-8").replace('"$graft"', "graft")
@@ -122,6 +125,8 @@ def test_the_readme_s_commands_do_what_it_says(tmp_path: Path, models: Path) -> 
     (contracts / "lease.md").write_text(
         "# Lease\n\nThe notice period of the lease is three months to a month's end.\n"
     )
+    asked = {"question": "How long is the notice period?", "answers": ["three months"]}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(asked) + "\n")
     weights = tmp_path / "models"
     weights.mkdir()
     entry = catalogue()["smollm2-135m"]
@@ -140,7 +145,12 @@ def test_the_readme_s_commands_do_what_it_says(tmp_path: Path, models: Path) -> 
     for line in run:
         words = [word.replace("~", str(tmp_path)) for word in shlex.split(line)]
         done = subprocess.run(
-            [sys.executable, "-m", "graft", *words[1:]], env=environment, input="", capture_output=True, text=True
+            [sys.executable, "-m", "graft", *words[1:]],
+            env=environment,
+            cwd=tmp_path,
+            input="",
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, f"{line}: {done.stderr}"
     assert (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("documents", nargs=-1, metavar="[FOLDER]...")
 @click.option("--questions", metavar="FILE", help="Question file (JSONL).  [default: made from the documents]")
 @click.option("--train", metavar="FILE", help="Examples that tuned arms learn and few-shot prompts show.")
 @click.option("--model", "-m", metavar="BASE", help="The base of every arm.  [default: of the settings]")
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 @collection_option
 @shared
 def compare(
+    documents: tuple[str, ...],
     questions: str | None,
     train: str | None,
     model: str | None,
@@ -57,11 +59,17 @@ def compare(
 ) -> None:
     """Measure which way of answering is best: base, rag, tuned, both, on the same questions.
 
-    Killed, the same command goes on where it was. "No significant difference" is a possible result.
+    A FOLDER is added to the documents first. Killed, the same command goes on where it was. "No significant
+    difference" is a possible result.
     """
     from graft.comparing.request import CompareRequest
+    from graft.workspace.documents import DEFAULT_COLLECTION
 
     with open_workspace(home) as workspace, progress_bar(quiet=as_json) as tell:
+        if documents:
+            added = workspace.add(documents, collection=collection or DEFAULT_COLLECTION)
+            for failure in added.failed:
+                note(f"! {failure.path}: {failure.error} / fix: {failure.fix}", "yellow")
         request = CompareRequest(
             questions=questions,
             model=model or workspace.settings.model.default,
