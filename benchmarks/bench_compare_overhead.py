@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_compare_overhead
 
-The same experiment is run anew each round; the share is (wall time - time inside the arms) / time inside the arms, from
-the request to the written report, with documents read and models loaded before.
+The same experiment is run anew each round; the share is (wall time - time inside the arms) / time inside the arms,
+from the request to the written report, with documents read and models loaded before.
 """
 
 from __future__ import annotations
