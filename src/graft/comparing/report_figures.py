@@ -141,6 +141,8 @@ def once(arm: Arm) -> str:
     took = duration(1000 * arm.one_time.seconds)
     if arm.one_time.train_tokens is not None:
         took += f", {arm.one_time.train_tokens:,} tokens"
+    if arm.one_time.joules is not None:
+        took += f", {arm.one_time.joules / 3600:.3g} Wh"
     return f"{told} ({took})"
 
 

@@ -49,11 +49,13 @@ class OneTime:
     Attributes:
         cost_usd: A provider's price; None where it is unknown, as for a machine of one's own.
         train_tokens: Of the training; None where the run does not tell.
+        joules: Of the processor; None where no counter can be read.
     """
 
     cost_usd: float | None
     train_tokens: int | None
     seconds: float
+    joules: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

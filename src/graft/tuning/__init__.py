@@ -21,10 +21,12 @@ from typing import Any
 from graft.errors import TrainingError
 from graft.models import Model, ModelSpec
 from graft.training.adapters import read_adapter
+from graft.training.energy import EnergyMeter
 from graft.training.gguf_writer import write_lora
 from graft.training.hosted import JOB_NOTE
 from graft.training.merging import disk_error
 from graft.training.protocol import TrainProgress, TrainResult
+from graft.training.states import CURVE
 from graft.tuning.bases import Base, HostedBase, open_base, serving_gguf
 from graft.tuning.held_out import Check, read_check
 from graft.tuning.preparing import SPLIT, Prepared, prepare, with_overrides
@@ -116,12 +118,14 @@ def tune(
         ModelError: A hosted model does not answer the proof's questions.
     """
     prepared.preflight.require()
+    goes_on, meter = (prepared.run.folder / CURVE).exists(), EnergyMeter()
     trained = prepared.trainer.train(
         prepared.run,
         progress=lambda p: progress(TuneProgress(stage="training", done=p.step, total=p.steps, training=p)),
         cancelled=cancelled,
     )
     _require_whole(trained, prepared, folder)
+    joules = None if goes_on or isinstance(prepared.base, HostedBase) else meter.joules()
     if isinstance(prepared.base, HostedBase):
         tuned, base = _kept_by_provider(request, prepared, prepared.base, trained, folder)
     else:
@@ -136,7 +140,7 @@ def tune(
         data=data,
         tell=lambda what, done, total: progress(TuneProgress(stage=what, done=done, total=total)),
     )
-    tuned = replace(tuned, figures=proof.means())
+    tuned = replace(tuned, figures=proof.means(), joules=joules)
     _finish(tuned, proof, card(request, prepared, trained, proof))
     return tuned
 

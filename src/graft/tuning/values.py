@@ -72,6 +72,7 @@ class TunedModel:
         checkpoint, gguf, adapter: The base to train and to serve, and the adapter; None where a provider has them.
         hosted: How the tuned model is asked where a provider keeps it, else None.
         dev_loss: Of the state that was kept, in nats; None without a dev part.
+        joules: Of the processor while it trained; None where unknown, or where training went on from a state.
         figures: Held-out means: {"tuned" | "base" | a baseline: {metric: share}}; empty where not measured.
     """
 
@@ -89,6 +90,7 @@ class TunedModel:
     mergeable: bool
     figures: Mapping[str, Mapping[str, float]]
     hosted: ModelSpec | None = None
+    joules: float | None = None
 
     @property
     def served_adapter(self) -> Path:

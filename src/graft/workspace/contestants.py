@@ -262,7 +262,7 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
             lines = [json.loads(line) for line in curve.read_text(encoding="utf-8").splitlines() if line.strip()]
             counted = [line["tokens"] for line in lines if "tokens" in line]
             tokens = int(counted[-1]) if counted else None
-        return OneTime(cost_usd=None, train_tokens=tokens, seconds=tuned.seconds)
+        return OneTime(cost_usd=None, train_tokens=tokens, seconds=tuned.seconds, joules=tuned.joules)
 
     def _identity(self, name: str) -> dict[str, Any]:
         """Which weights answer under a name; two with the same identity give the same replies."""
