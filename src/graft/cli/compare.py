@@ -127,9 +127,10 @@ def _show_ahead(ahead: Ahead) -> None:
     written = sum(one.reply_tokens for one in ahead.arms)
     cost = "at a price that is not known" if ahead.cost_usd is None else f"for at most ${ahead.cost_usd:.4f}"
     cost = cost if ahead.cost_usd != 0 else "and nobody is to be paid"
+    arms = ", ".join(one.arm for one in ahead.arms)
     note(
-        f"{ahead.questions:,} questions x {len(ahead.arms)} arms: {asked:,} to be asked ({kept:,} are kept), about "
-        f"{tokens:,} tokens read and at most {written:,} written, {cost}"
+        f"{ahead.questions:,} questions to {arms}: {asked:,} to be asked ({kept:,} are kept), about {tokens:,} tokens "
+        f"read and at most {written:,} written, {cost}"
     )
 
 

@@ -258,7 +258,9 @@ def rests_on(comparison: Comparison) -> Iterator[str]:
         yield from (f"{pair.a} minus {pair.b}: {signed(pair)} points, {_reading(pair)}." for pair in near)
     if comparison.sample:
         yield f"{comparison.sample[0].upper()}{comparison.sample[1:]}."
-    yield f"The replies cost {money(comparison.cost_usd)}; asked on {moment(comparison.created)}."
+    unknown = comparison.cost_usd is None
+    cost = "What the replies cost is not known" if unknown else f"The replies cost {money(comparison.cost_usd)}"
+    yield f"{cost}; asked on {moment(comparison.created)}."
 
 
 def _reading(pair: Pair) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft.errors import NotFound
+from graft.errors import NotFound, UsageError
 from graft.workspace.refreshing import FreshnessVerbs
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class CompareVerbs(FreshnessVerbs):
         if not made.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             wanted = request.limit or GENERATED
-            self.generate_dataset(
+            written = self.generate_dataset(
                 examples,
                 wanted,
                 model=request.model,
@@ -239,6 +239,13 @@ class CompareVerbs(FreshnessVerbs):
                 budget_usd=request.budget_usd,
                 progress=lambda p: progress(CompareProgress(stage="making questions", done=p.kept, total=wanted)),
             )
+            if not written.questions:
+                made.unlink()
+                why = "; ".join(f"{count} {reason}" for reason, count in written.dropped.items())
+                raise UsageError(
+                    f"{request.model} wrote no question that can be kept, of {written.tried} passages: {why}",
+                    fix="--questions FILE with your own, or a better --model",
+                )
         return made
 
     def _has_documents(self, collection: str | None) -> bool:
