@@ -129,8 +129,8 @@ def _show_ahead(ahead: Ahead) -> None:
     cost = cost if ahead.cost_usd != 0 else "and nobody is to be paid"
     arms = ", ".join(one.arm for one in ahead.arms)
     note(
-        f"{ahead.questions:,} questions to {arms}: {asked:,} to be asked ({kept:,} are kept), about {tokens:,} tokens "
-        f"read and at most {written:,} written, {cost}"
+        f"{ahead.questions:,} questions to {arms}: {asked:,} to be asked ({kept:,} are kept), about {tokens:,} "
+        f"tokens read and at most {written:,} written, {cost}"
     )
 
 
