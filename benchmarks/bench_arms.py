@@ -5,7 +5,8 @@
     python -m benchmarks.bench_arms --work FOLDER      keep documents, questions, models and replies there
 
 xquad (knowledge): 240 paragraphs of Wikipedia, short questions. Tuned arms learn 800 other questions about the same
-paragraphs; the retrieval-aware arms are the shipped reader, which has never seen XQuAD.
+paragraphs; the retrieval-aware arms are the shipped reader, which has never seen XQuAD
+(asked without passages it is its base).
 banking77 (behaviour): customers' messages -> one of 77 intents. The documents are the same 2,000 labelled messages
 that the tuned arm learns, by intent.
 kleister (both): 254 non-disclosure agreements -> governing law, term and effective date in a fixed form. Tuned arms
