@@ -53,7 +53,8 @@ def test_questions_are_made_by_a_worker_with_the_options_given(run: Run, home: P
     job = run("jobs", "show", queued["job"])
     assert (job["kind"], job["status"], target.exists()) == ("generate", "queued", False)
     options = {"model": None, "collection": "shop", "seed": 3, "budget_usd": None}
-    assert job["payload"] == {"path": str(target), "n": 1, "options": options, "principals": ["owner"]}
+    told = {"path": str(target), "n": 1, "options": options, "price": None, "principals": ["owner"]}
+    assert job["payload"] == told
     assert run("worker", "--once") == {"ended": 1}
     job = run("jobs", "show", queued["job"])
     assert job["status"] == "done", job["error"]
