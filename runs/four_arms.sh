@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Retrieval, tuning, both or neither? From documents to a recommendation, offline, on the sample handbook.
-#   bash runs/four_arms.sh [GRAFT]     needs pip install -e '.[tune]'; about 9 minutes on two cores
+#   bash runs/four_arms.sh [GRAFT]     needs pip install -e '.[tune]'; about 7 minutes on two cores
 set -euo pipefail
 cd "$(dirname "$0")/.."
 graft=${1:-graft}

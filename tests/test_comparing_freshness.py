@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,10 @@ def test_arms_that_read_documents_answer_with_the_new_fact_and_documents_stay(
     )
     assert "up to 8 unused days" in workspace.search("unused days carried into the next year").hits[0].text
     assert workspace.compare(request) == made
+    edited = tmp_path / "edited.jsonl"
+    edited.write_text(CHANGES.read_text(encoding="utf-8").replace("6 unused", "5 unused").replace('"6"', '"5"'))
+    request = replace(request, fresh=str(edited))
+    first = workspace.compare(request).arm("best-sentence").freshness
+    edited.write_text(edited.read_text().replace("5 unused", "3 unused").replace('"5"', '"3"'))
+    again = workspace.compare(request).arm("best-sentence").freshness
+    assert first is not None and again is not None and (again.new, again.old) == (first.new, first.old)

@@ -22,6 +22,10 @@ def test_packages_are_added_up_and_a_counter_may_begin_anew(tmp_path: Path) -> N
     counter(tmp_path, "intel-rapl:1", 1_500_000)
     counter(tmp_path, "intel-rapl:0:0", 6_000_000)
     assert meter.joules() == 3.5
+    counter(tmp_path, "intel-rapl:0", 9_000_000)
+    meter.sample()
+    counter(tmp_path, "intel-rapl:0", 1_000_000)
+    assert meter.joules() == 3.5 + 7 + 2
 
 
 def test_without_readable_counters_the_energy_is_unknown(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ class CompareRequest:
         unknown = [name for name in self.arms if name not in ARMS]
         if unknown:
             raise UsageError(f"no arm {unknown[0]!r}; have {', '.join(ARMS)}", fix="--arms base,rag")
-        if self.budget_usd is not None and self.budget_usd < 0:
-            raise UsageError(f"a budget of {self.budget_usd} is below nothing", fix="--budget 5")
+        if self.budget_usd is not None and not self.budget_usd >= 0:  # nan too
+            raise UsageError(f"a budget of {self.budget_usd} is no sum of dollars", fix="--budget 5")
         if not 1 <= self.seeds <= MOST_SEEDS:
             raise UsageError(f"{self.seeds} seeds; from 1 to {MOST_SEEDS}", fix="--seeds 3")
 

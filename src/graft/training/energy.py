@@ -12,22 +12,28 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class EnergyMeter:
-    """Joules since it was made."""
+    """Joules since it was made. A counter begins anew after minutes to hours: `sample` more often than that."""
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
         self._powercap = powercap
-        self._began = self._read()
+        self._last = self._read()
+        self._microjoules: int | None = 0 if self._last else None
+
+    def sample(self) -> None:
+        """Take up what was spent since the last time."""
+        now = self._read()
+        if self._microjoules is None or now.keys() != self._last.keys():
+            self._microjoules = None
+            return
+        for zone, (value, limit) in now.items():
+            before = self._last[zone][0]
+            self._microjoules += value - before + (limit if value < before else 0)
+        self._last = now
 
     def joules(self) -> float | None:
-        """None where no counter can be read; a counter that began anew once is allowed for."""
-        now = self._read()
-        if not now or now.keys() != self._began.keys():
-            return None
-        spent = [
-            value - self._began[zone][0] + (limit if value < self._began[zone][0] else 0)
-            for zone, (value, limit) in now.items()
-        ]
-        return sum(spent) / 1e6
+        """None where a counter could not be read."""
+        self.sample()
+        return None if self._microjoules is None else self._microjoules / 1e6
 
     def _read(self) -> dict[str, tuple[int, int]]:
         """Package -> microjoules, and where its counter begins anew."""

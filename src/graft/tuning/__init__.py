@@ -119,9 +119,14 @@ def tune(
     """
     prepared.preflight.require()
     goes_on, meter = (prepared.run.folder / CURVE).exists(), EnergyMeter()
+
+    def trains(seen: TrainProgress) -> None:
+        meter.sample()
+        progress(TuneProgress(stage="training", done=seen.step, total=seen.steps, training=seen))
+
     trained = prepared.trainer.train(
         prepared.run,
-        progress=lambda p: progress(TuneProgress(stage="training", done=p.step, total=p.steps, training=p)),
+        progress=trains,
         cancelled=cancelled,
     )
     _require_whole(trained, prepared, folder)

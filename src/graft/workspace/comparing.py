@@ -145,15 +145,21 @@ class CompareVerbs(FreshnessVerbs):
             progress=progress,
         )
         progress(CompareProgress(stage="scoring", done=len(replied.rows), total=len(begun.questions)))
+        fresh: Mapping[str, Freshness] = {}
+        if begun.changes:
+            left = None if request.budget_usd is None else max(0.0, request.budget_usd - replied.spent_usd)
+            fresh, asked_again = self._freshness(
+                request, begun.changes, contestants, begun.folder, budget_usd=left, progress=progress
+            )
+            cut_off = asked_again.partial and f"of the changed facts, {asked_again.partial}"
+            replied = replace(
+                replied,
+                spent_usd=replied.spent_usd + asked_again.spent_usd,
+                partial=replied.partial or cut_off,
+            )
         needs, judge = self._judging(request, begun.folder, replied.spent_usd)
         with nullcontext() if request.database is None else SqlRunner(Path(request.database)) as runner:
             records = records_of(begun.questions, replied.rows, replace(needs, runner=runner))
-        fresh = {}
-        if begun.changes:
-            left = None if request.budget_usd is None else max(0.0, request.budget_usd - replied.spent_usd)
-            fresh = self._freshness(
-                request, begun.changes, contestants, begun.folder, budget_usd=left, progress=progress
-            )
         return self._measured(request, begun, contestants, records, replied, judge, fresh)
 
     def _begin(self, request: CompareRequest, progress: Callable[[CompareProgress], object]) -> _Begun:
