@@ -167,9 +167,9 @@ def _arm(name: str, scores: np.ndarray, kinds: Sequence[str]) -> Arm:
         cost_usd_per_1000=each,
         one_time=OneTime(cost_usd=once, train_tokens=105_600, seconds=252.0) if tuned else None,
         one_time_cost_usd=once,
-        freshness=Freshness(questions=8, new=7, old=0, after_ms=430.0)
+        freshness=Freshness(questions=8, new=7, old=0, knew=7, after_ms=430.0)
         if name == "rag"
-        else Freshness(questions=8, new=0, old=5, after_ms=None)
+        else Freshness(questions=8, new=0, old=5, knew=5, after_ms=None)
         if name == "tuned"
         else None,
     )

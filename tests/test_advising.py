@@ -386,6 +386,17 @@ def test_of_arms_that_are_alike_the_cheapest_is_taken() -> None:
     assert advise(Needs(), report_from(report_of(*arms, pairs=(other_metric,)))).arm == "rag"
 
 
+def test_an_arm_that_answered_nothing_is_told_and_never_recommended() -> None:
+    away = {**figures("rag", 0.0), "error": "the model is away", "failed": 20}
+    arms = (figures("base", 0.1), away)
+    found = report_from(report_of(*arms, pairs=(pair("base", "rag", "no significant difference"),)))
+    advice = advise(Needs(), found)
+    assert advice.arm == "base" and [one.arm for one in advice.evidence] == ["base"] and not found.pairs
+    assert any("rag answered no question" in caution and "is away" in caution for caution in advice.cautions)
+    with pytest.raises(UsageError, match="every arm failed"):
+        report_from(report_of(away))
+
+
 def test_a_requirement_excludes_the_best_arm() -> None:
     found = report_from(
         report_of(figures("tuned", 0.9), figures("rag", 0.5), pairs=(pair("tuned", "rag", "better"),))

@@ -146,6 +146,17 @@ def test_a_question_file_is_read_with_follow_ups_in_their_conversation(tmp_path:
     assert read_questions(chat).questions[0].answers == ("a",)
 
 
+def test_a_question_without_answers_is_unanswerable_only_where_it_says_so(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "question": "Leave?", "answers": ["8 days"]},
+        {"id": "b", "question": "Forgotten?", "answers": []},
+        {"id": "c", "question": "And on Mars?", "answers": [], "kind": "unanswerable"},
+    ]
+    found = read_questions(questions_file(tmp_path, *rows))
+    assert [(q.id, q.kind) for q in found.questions] == [("a", "short"), ("c", "unanswerable")]
+    assert found.left_out == ("b",) and "1 without answers are left out, 'b' for one" in found.kind_reason
+
+
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
@@ -155,6 +166,7 @@ def test_a_question_file_is_read_with_follow_ups_in_their_conversation(tmp_path:
         ([{"question": "q", "answers": "a"}], "not a list"),
         ([{"question": "q", "answers": ["a"], "kind": "odd"}], "kind 'odd'; have short"),
         ([{"question": "q", "answers": [], "kind": "short"}], "has no answers"),
+        ([{"id": "a", "question": "q", "answers": []}, {"id": "b", "question": "r"}], "has an answer, 'a' for one"),
         ([{"id": "a", "question": "q", "answers": ["a"]}] * 2, "'a' occurs twice"),
         ([{"id": "a", "question": "q", "answers": ["a"], "after": "z"}], "not there"),
         ([{"id": "a", "question": "q", "answers": ["a"], "after": "a"}], "circle"),

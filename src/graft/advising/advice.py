@@ -184,6 +184,10 @@ def _cautions(
     found: list[str] = []
     if report is not None and not measured:
         found.append("no arm of the report does what you require, so the rules decided")
+    if report is not None:
+        found += [
+            f"{name} answered no question, so nothing is known of it: {why}" for name, why in report.failed.items()
+        ]
     if report is not None and measured:
         found += _of_the_report(report, needs, arm, weighed)
     elif reason := excluded(arm, needs):

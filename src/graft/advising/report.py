@@ -6,7 +6,7 @@ Only the keys that advice needs are read; others may stand beside them. It does 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -57,11 +57,16 @@ class MeasuredPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What `graft compare` measured on `questions` questions."""
+    """What `graft compare` measured on `questions` questions.
+
+    Attributes:
+        failed: Arms that answered no question, and why; they are none of `arms`.
+    """
 
     arms: tuple[MeasuredArm, ...]
     pairs: tuple[MeasuredPair, ...]
     questions: int
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def arm(self, name: str) -> MeasuredArm | None:
         return next((arm for arm in self.arms if arm.name == name), None)
@@ -101,7 +106,15 @@ def report_from(given: Mapping[str, Any], *, name: str = "report") -> Report:
             raise UsageError(f"{name} has two arms named {one!r}", fix=FIX)
     pairs = tuple(_pair(one, f"{name}: pairs[{n}]", names) for n, one in enumerate(_list(given, "pairs", name)))
     questions = _number(given, "questions", name, low=1, high=1e9)
-    return Report(arms=arms, pairs=pairs, questions=int(questions))
+    failed = {one["name"]: str(one["error"]) for one in given["arms"] if one.get("error") is not None}
+    if len(failed) == len(arms):
+        raise UsageError(f"{name}: every arm failed on every question: {next(iter(failed.values()))}", fix=FIX)
+    return Report(
+        arms=tuple(arm for arm in arms if arm.name not in failed),
+        pairs=tuple(pair for pair in pairs if pair.a not in failed and pair.b not in failed),
+        questions=int(questions),
+        failed=failed,
+    )
 
 
 def _arm(given: object, where: str) -> MeasuredArm:

@@ -30,20 +30,25 @@ class Asked:
 
 
 def screened(
-    questions: Sequence[Question], learnt: Mapping[str, Sequence[Example]], *, near_duplicate: float
+    questions: Sequence[Question],
+    learnt: Mapping[str, Sequence[Example]],
+    *,
+    near_duplicate: float,
+    without_answer: Sequence[str] = (),
 ) -> Asked:
     """Leave out duplicates, questions without an answer, and those that an arm has learnt from.
 
     Args:
         learnt: By name of file or model, the examples that may have been learnt; few-shot examples too.
         near_duplicate: Share of common 5-grams from which on an input counts as the same.
+        without_answer: Ids of those that were left out before, to be named with the others.
     Raises:
         UsageError: Nothing is left to ask; names the reasons.
     """
     warnings = []
     kept = []
     first: dict[str, str] = {}
-    repeated, unanswered = [], []
+    repeated, unanswered = [], list(without_answer)
     for question in questions:
         same_as = first.setdefault(normalised(_input(question)), question.id)
         if same_as != question.id:
@@ -55,7 +60,10 @@ def screened(
     if repeated:
         warnings.append(f"{_left_out(repeated)}: asked before in the same words")
     if unanswered:
-        warnings.append(f"{_left_out(unanswered)}: without an answer nothing can be compared")
+        warnings.append(
+            f"{_left_out(unanswered)}: without an answer nothing can be compared; "
+            'where the documents hold none, state "kind": "unanswerable"'
+        )
     for name, examples in learnt.items():
         leaked = _leaked(kept, examples, near_duplicate)
         if leaked:

@@ -112,7 +112,7 @@ def afterwards(contestants: Sequence[Contestant], changes: Sequence[Change], sto
 
 
 def questions_of(changes: Sequence[Change]) -> list[Question]:
-    """What is asked after the changes."""
+    """What is asked before and after the changes."""
     return [
         Question(
             id=f"change-{number}",
@@ -129,18 +129,20 @@ def freshness(
     contestants: Sequence[Contestant],
     changes: Sequence[Change],
     rows: Sequence[Mapping[str, ArmReply]],
+    earlier: Sequence[Mapping[str, ArmReply]],
     after_ms: float,
 ) -> dict[str, Freshness]:
     """Arm -> how many of the answers hold the new fact and not the old, and the other way round.
 
     Args:
-        rows: Of each change that was asked about, the replies by arm.
+        rows: Of each change that was asked about, the replies by arm; `earlier` those before anything changed.
     """
     return {
         one.name: Freshness(
             questions=len(rows),
             new=sum(_holds(row[one.name], c.after, c.before) for row, c in zip(rows, changes, strict=False)),
             old=sum(_holds(row[one.name], c.before, c.after) for row, c in zip(rows, changes, strict=False)),
+            knew=sum(_holds(row[one.name], c.before, c.after) for row, c in zip(earlier, changes, strict=False)),
             after_ms=None if one.over is None else after_ms,
         )
         for one in contestants

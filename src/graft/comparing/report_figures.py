@@ -287,7 +287,7 @@ class BreakEven:
     questions: float
 
 
-FRESH_COLUMNS = ("arm", "the new fact", "the old one", "neither", "findable after")
+FRESH_COLUMNS = ("arm", "right before", "the new fact", "the old one", "neither", "findable after")
 
 
 def fresh_rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -298,7 +298,7 @@ def fresh_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         if fresh is not None:
             neither = fresh.questions - fresh.new - fresh.old
             new = f"{fresh.new} of {fresh.questions}"
-            found.append((arm.name, new, str(fresh.old), str(neither), catches_up(arm)))
+            found.append((arm.name, str(fresh.knew), new, str(fresh.old), str(neither), catches_up(arm)))
     return found
 
 

@@ -64,12 +64,14 @@ class Freshness:
 
     Attributes:
         new, old: Questions answered with the new and with the old fact, of `questions`.
+        knew: Those answered with the old fact when it was still true: an arm that never knew it cannot be stale.
         after_ms: From the changed file to its being findable; None for an arm that reads no documents.
     """
 
     questions: int
     new: int
     old: int
+    knew: int
     after_ms: float | None
 
 

@@ -30,7 +30,8 @@ def verdict_of(arms: Sequence[Arm], pairs: Sequence[Pair]) -> str:
     """
     order = ranked(arms)
     if not order:
-        return "no arm answered a single question, so nothing can be said"
+        why = next((f": {arm.error}" for arm in arms if arm.error is not None), "")
+        return f"no arm with a model answered a single question, so nothing can be said{why}"
     best = order[0]
     beaten, level = [], []
     for other in order[1:]:

@@ -57,10 +57,12 @@ class Question:
 class QuestionSet:
     """Attributes:
     kind_reason: Why these kinds, in words.
+    left_out: Ids of those that have no answer and do not say that they are unanswerable.
     """
 
     questions: tuple[Question, ...]
     kind_reason: str
+    left_out: tuple[str, ...] = ()
 
 
 def read_questions(path: Path, *, limit: int | None = None) -> QuestionSet:
@@ -69,7 +71,8 @@ def read_questions(path: Path, *, limit: int | None = None) -> QuestionSet:
     Args:
         limit: Only the first so many; what they follow up is read too.
     Raises:
-        UsageError: The file cannot be read, is empty, or a line is no question; names the line.
+        UsageError: The file cannot be read, is empty, or a line is no question; names the line. No question has an
+            answer or says that it is unanswerable.
         LimitExceeded: More than 200,000 lines, or a line over 10 MB.
     """
     rows = list(_rows(path))
@@ -87,8 +90,18 @@ def read_questions(path: Path, *, limit: int | None = None) -> QuestionSet:
     if stated == len(rows):
         return QuestionSet(tuple(questions), "the file states the kinds")
     kind, reason = infer_kind([q.answers[0] for q in read if q.answers])
-    settled = [q if "kind" in q.extra else replace(q, kind=kind if q.answers else "unanswerable") for q in questions]
-    return QuestionSet(tuple(settled), f"{reason}; the file states the kind of {stated} of {len(rows)}")
+    settled = [q if "kind" in q.extra else replace(q, kind=kind) for q in questions]
+    kept = tuple(q for q in settled if q.answers or "kind" in q.extra)
+    left_out = tuple(q.id for q in settled if not (q.answers or "kind" in q.extra))
+    if not kept:
+        raise UsageError(
+            f"{path}: no question has an answer, {left_out[0]!r} for one",
+            fix='add "answers", or state "kind": "unanswerable" where the documents hold none',
+        )
+    reason = f"{reason}; the file states the kind of {stated} of {len(rows)}"
+    if left_out:
+        reason += f"; {len(left_out)} without answers are left out, {left_out[0]!r} for one"
+    return QuestionSet(kept, reason, left_out)
 
 
 def from_examples(examples: Sequence[Example], *, train: Sequence[Example] = ()) -> QuestionSet:

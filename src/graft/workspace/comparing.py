@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft.errors import NotFound, UsageError
+from graft.errors import NotFound
 from graft.workspace.refreshing import FreshnessVerbs
+from graft.workspace.writing_questions import WritingVerbs, is_made, wanted
 
 if TYPE_CHECKING:
     from graft.comparing.arms import Contestant
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from graft.evaluation.scoring import Scores
 
 RESULT, PAGE, REPLIES, BEGUN = "compare.json", "report.html", "replies.jsonl", "experiment.json"
-GENERATED = 50
-"""Questions made from the documents where none are given and no limit is set."""
 _JUDGED_TOKENS = 300
 """Of a judge's prompt, about."""
 _JUDGED_REPLY = 16
@@ -52,7 +51,11 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Begun:
-    """Questions and examples of an experiment, read and screened."""
+    """Questions and examples of an experiment, read and screened.
+
+    Attributes:
+        budget_usd: What making the questions left of the budget; None is no limit.
+    """
 
     folder: Path
     created: str
@@ -62,9 +65,10 @@ class _Begun:
     names: tuple[str, ...]
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
+    budget_usd: float | None
 
 
-class CompareVerbs(FreshnessVerbs):
+class CompareVerbs(FreshnessVerbs, WritingVerbs):
     """compare, and what it would take."""
 
     def comparison_folder(self, request: CompareRequest) -> Path:
@@ -79,11 +83,25 @@ class CompareVerbs(FreshnessVerbs):
     def estimate_comparison(
         self, request: CompareRequest, *, progress: Callable[[CompareProgress], object] = lambda _: None
     ) -> Ahead:
-        """What `compare` would ask and cost; nothing is trained and no arm is asked.
+        """What `compare` would ask and cost; nothing is trained and no model is asked.
+
+        Where the questions are still to be made, it is what making them takes.
 
         Raises:
             GraftError: As `compare`, before its first question.
         """
+        folder = self.comparison_folder(request)
+        if request.questions is None and not is_made(folder):
+            self._has_documents(request.collection)
+            making = self._to_make(request)
+            return Ahead(
+                folder=folder,
+                questions=wanted(request),
+                warnings=("the questions are still to be made; what the arms take is told once they are there",),
+                arms=(making,),
+                training=(),
+                cost_usd=making.cost_usd,
+            )
         begun = self._begin(request, progress)
         contestants = self._contestants(request, begun, train=None)
         estimates = self._estimates(request, begun, contestants, self._kept(begun.folder))
@@ -123,7 +141,7 @@ class CompareVerbs(FreshnessVerbs):
         contestants = self._contestants(request, begun, train=progress)
         kept = self._kept(begun.folder)
         estimates = self._estimates(request, begun, contestants, kept)
-        require_budget(estimates, request.budget_usd)
+        require_budget(estimates, begun.budget_usd)
         costs = [one.cost_usd for one in estimates]
         total = None if None in costs else sum(cost or 0.0 for cost in costs)
         announce(
@@ -140,14 +158,14 @@ class CompareVerbs(FreshnessVerbs):
             contestants,
             begun.questions,
             kept,
-            budget_usd=request.budget_usd,
+            budget_usd=begun.budget_usd,
             first_question_usd=(total or 0.0) / len(begun.questions),
             progress=progress,
         )
         progress(CompareProgress(stage="scoring", done=len(replied.rows), total=len(begun.questions)))
         fresh: Mapping[str, Freshness] = {}
         if begun.changes:
-            left = None if request.budget_usd is None else max(0.0, request.budget_usd - replied.spent_usd)
+            left = None if begun.budget_usd is None else max(0.0, begun.budget_usd - replied.spent_usd)
             fresh, asked_again = self._freshness(
                 request, begun.changes, contestants, begun.folder, budget_usd=left, progress=progress
             )
@@ -157,7 +175,7 @@ class CompareVerbs(FreshnessVerbs):
                 spent_usd=replied.spent_usd + asked_again.spent_usd,
                 partial=replied.partial or cut_off,
             )
-        needs, judge = self._judging(request, begun.folder, replied.spent_usd)
+        needs, judge = self._judging(request, begun, replied.spent_usd)
         with nullcontext() if request.database is None else SqlRunner(Path(request.database)) as runner:
             records = records_of(begun.questions, replied.rows, replace(needs, runner=runner))
         return self._measured(request, begun, contestants, records, replied, judge, fresh)
@@ -176,9 +194,10 @@ class CompareVerbs(FreshnessVerbs):
         folder = self.comparison_folder(request)
         documents = self._has_documents(request.collection)
         warnings = []
-        path = None if request.questions is None else Path(request.questions)
-        if path is None:
-            path = self._generated(request, folder, progress)
+        if request.questions is not None:
+            path, spent = Path(request.questions), 0.0
+        else:
+            path, spent = self._made_questions(request, folder, progress)
             warnings.append(
                 f"the questions were made from the documents by {request.model}: read {path} before you trust them"
             )
@@ -196,7 +215,7 @@ class CompareVerbs(FreshnessVerbs):
                 learnt[name] = examples
                 warnings += [] if reason is None else [reason]
         limits = self.settings.dataset
-        kept = screened(asked.questions, learnt, near_duplicate=limits.near_duplicate)
+        kept = screened(asked.questions, learnt, near_duplicate=limits.near_duplicate, without_answer=asked.left_out)
         if len(kept.questions) < FEW:
             warnings.append(f"{len(kept.questions)} questions show only large differences")
         if not documents:
@@ -210,6 +229,7 @@ class CompareVerbs(FreshnessVerbs):
             names=names,
             changes=self._changes(request),
             warnings=(*warnings, *kept.warnings),
+            budget_usd=None if request.budget_usd is None else max(0.0, request.budget_usd - spent),
         )
 
     def _created(self, folder: Path, request: CompareRequest) -> str:
@@ -224,35 +244,6 @@ class CompareVerbs(FreshnessVerbs):
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps({"request": told, "created": created}, indent=1) + "\n", encoding="utf-8")
         return created
-
-    def _generated(
-        self, request: CompareRequest, folder: Path, progress: Callable[[CompareProgress], object]
-    ) -> Path:
-        """A question file made from the documents, once, to be read by a person."""
-        from graft.comparing.running import CompareProgress
-        from graft.dataset.generating import question_file
-
-        examples = folder / "generated.jsonl"
-        made = question_file(examples)
-        if not made.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            wanted = request.limit or GENERATED
-            written = self.generate_dataset(
-                examples,
-                wanted,
-                model=request.model,
-                collection=request.collection,
-                budget_usd=request.budget_usd,
-                progress=lambda p: progress(CompareProgress(stage="making questions", done=p.kept, total=wanted)),
-            )
-            if not written.questions:
-                made.unlink()
-                why = "; ".join(f"{count} {reason}" for reason, count in written.dropped.items())
-                raise UsageError(
-                    f"{request.model} wrote no question that can be kept, of {written.tried} passages: {why}",
-                    fix="--questions FILE with your own, or a better --model",
-                )
-        return made
 
     def _has_documents(self, collection: str | None) -> bool:
         found = self.store.collections(principals=self.principals)
@@ -277,7 +268,7 @@ class CompareVerbs(FreshnessVerbs):
         from graft.comparing.running import ArmEstimate, ahead
         from graft.models import Usage
 
-        found = ahead(contestants, (*begun.questions, *questions_of(begun.changes)), kept)
+        found = ahead(contestants, (*begun.questions, *2 * questions_of(begun.changes)), kept)
         if request.judge is not None:
             open_ended = sum(question.kind in ("short", "text") for question in begun.questions)
             asked = sum(not one.control for one in contestants)
@@ -296,7 +287,7 @@ class CompareVerbs(FreshnessVerbs):
             )
         return found
 
-    def _judging(self, request: CompareRequest, folder: Path, spent_usd: float) -> tuple[Scores, Any]:
+    def _judging(self, request: CompareRequest, begun: _Begun, spent_usd: float) -> tuple[Scores, Any]:
         """What scoring needs, and the judge with its meter; it is kept as replies are."""
         from graft.comparing.running import Metered
         from graft.evaluation.recording import RecordedModel
@@ -304,11 +295,11 @@ class CompareVerbs(FreshnessVerbs):
 
         if request.judge is None:
             return Scores(), None
-        left = None if request.budget_usd is None else max(1e-9, request.budget_usd - spent_usd)
+        left = None if begun.budget_usd is None else max(1e-9, begun.budget_usd - spent_usd)
         metered = Metered(self.model(request.judge), left)
         recorded = RecordedModel(
             metered,
-            folder / "judgements.jsonl",
+            begun.folder / "judgements.jsonl",
             configuration=json.dumps(self._identity(request.judge), sort_keys=True),
         )
         return Scores(judge=recorded), recorded

@@ -69,7 +69,8 @@ class FreshnessVerbs(DocumentVerbs, ContestantVerbs):
         budget_usd: float | None,
         progress: Callable[[CompareProgress], object],
     ) -> tuple[dict[str, Freshness], Replied]:
-        """Arm -> what it answers after the changes, and the replies. A copy of the same is taken up with its time."""
+        """Arm -> what it answers after the changes and before, and the replies. A copy of the same is taken up with
+        its time."""
         from graft.comparing.freshness import afterwards, freshness, questions_of
         from graft.comparing.running import CompareProgress, ask_all
 
@@ -80,6 +81,7 @@ class FreshnessVerbs(DocumentVerbs, ContestantVerbs):
         if after_ms is None:
             timed.unlink(missing_ok=True)
             shutil.rmtree(scratch, ignore_errors=True)
+        kept = KeptLines(folder / REPLIES, field="reply")
         own = replace(self.settings, store=replace(self.settings.store, url=""))
         with type(self)(scratch / "home", settings=own, principals=self.principals) as copy:
             if after_ms is None:
@@ -89,11 +91,23 @@ class FreshnessVerbs(DocumentVerbs, ContestantVerbs):
             replied = ask_all(
                 afterwards(contestants, changes, copy.store),
                 questions_of(changes),
-                KeptLines(folder / REPLIES, field="reply"),
+                kept,
                 budget_usd=budget_usd,
                 progress=lambda seen: progress(replace(seen, stage="asking about changed facts")),
             )
-        return freshness(contestants, changes, replied.rows, after_ms), replied
+        earlier = ask_all(
+            contestants,
+            questions_of(changes),
+            kept,
+            budget_usd=None if budget_usd is None else max(0.0, budget_usd - replied.spent_usd),
+            progress=lambda seen: progress(replace(seen, stage="asking about them as they were")),
+        )
+        both = replace(
+            replied,
+            spent_usd=replied.spent_usd + earlier.spent_usd,
+            partial=replied.partial or earlier.partial,
+        )
+        return freshness(contestants, changes, replied.rows, earlier.rows, after_ms), both
 
     def _change(
         self,
