@@ -10,12 +10,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
+from safetensors.numpy import load_file
 
 from graft.errors import TrainingError, UsageError
 from graft.testing.trainer import TrainerContract
@@ -26,6 +30,7 @@ from graft.training.hosted import HostedTrainer, unencoded
 from graft.training.lean.trainer import LeanTrainer
 from graft.training.opening import open_trainer
 from graft.training.protocol import Trainer, TrainProgress, TrainRun
+from graft.training.sharded import ShardedTrainer
 from graft.training.states import CHECKPOINTS, CURVE
 from tests.training_fixtures import examples, quick, small_checkpoint
 
@@ -96,6 +101,77 @@ class TestGeneral(TrainerContract):
             GeneralTrainer(device="cpu").train(wish)
 
 
+class TestSharded(TrainerContract):
+    @pytest.fixture
+    def trainer(self) -> Trainer:
+        return ShardedTrainer(2, device="cpu")
+
+    def test_two_processes_reach_the_adapter_and_the_curve_of_one(
+        self, trainer: Trainer, run: TrainRun, tmp_path: Path
+    ) -> None:
+        spread = ShardedTrainer(2, device="cpu", checkpointing=True).train(run)
+        alone = dataclasses.replace(run, folder=tmp_path / "alone")
+        single = GeneralTrainer(device="cpu").train(alone)
+        assert spread.adapter is not None and single.adapter is not None
+        assert (spread.step, spread.steps, spread.tokens) == (single.step, single.steps, single.tokens)
+        ours, theirs = (load_file(one.adapter / "adapter_model.safetensors") for one in (spread, single))
+        assert ours.keys() == theirs.keys()
+        assert all(np.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+        assert losses(run) == pytest.approx(losses(alone), abs=1e-5)
+        assert {path.name for path in spread.adapter.iterdir()} == {path.name for path in single.adapter.iterdir()}
+
+    def test_a_cancelled_run_goes_on_where_it_stopped(self, trainer: Trainer, run: TrainRun, tmp_path: Path) -> None:
+        seen: list[TrainProgress] = []
+        stopped = trainer.train(run, progress=seen.append, cancelled=lambda: len(seen) == 2)
+        assert stopped.stopped == "cancelled" and stopped.steps == 2
+        result = trainer.train(run)
+        whole = GeneralTrainer(device="cpu").train(dataclasses.replace(run, folder=tmp_path / "whole"))
+        assert result.resumed_from == 2 and result.dev_loss == pytest.approx(whole.dev_loss, abs=1e-5)
+
+    def test_processes_end_with_their_caller(self, base: Path, tmp_path: Path) -> None:
+        done = in_a_process(
+            base, tmp_path / "run", "ShardedTrainer(2, device='cpu')",
+            "train(run, progress=lambda seen: os.kill(os.getpid(), 9) if seen.step == 5 else None)",
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, done.stderr[-500:]
+        deadline = time.monotonic() + 20
+        while left := workers():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.1)
+        result = ShardedTrainer(2, device="cpu").train(run_in(base, tmp_path / "run"))
+        assert result.resumed_from == 4 and result.steps == 6
+
+    def test_one_process_that_dies_ends_the_others_with_an_error(self, trainer: Trainer, run: TrainRun) -> None:
+        def kill_one(seen: TrainProgress) -> None:
+            os.kill(workers()[-1], signal.SIGKILL)
+
+        with pytest.raises(TrainingError, match=r"process \d of 2 ended with") as caught:
+            trainer.train(run, progress=kill_one)
+        assert "goes on from the last checkpoint" in caught.value.fix and not workers()
+
+    def test_what_cannot_be_spread_is_refused(self, trainer: Trainer, run: TrainRun) -> None:
+        for changed, said in (
+            ({"quantize": True}, "one GPU"),
+            ({"batch_size": 3}, "cannot be divided by shards = 2"),
+        ):
+            wish = dataclasses.replace(run, settings=dataclasses.replace(run.settings, **changed))
+            with pytest.raises(TrainingError, match=said):
+                trainer.train(wish)
+
+
+def losses(run: TrainRun) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run.folder / CURVE).read_text().splitlines()]
+
+
+def workers() -> list[int]:
+    """Ids of the processes that train together."""
+    mine = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        if "graft.training.sharded_worker" in (process.info["cmdline"] or []):
+            mine.append(process.info["pid"])
+    return sorted(mine)
+
+
 def run_in(base: Path, folder: Path) -> TrainRun:
     made = encode(examples(12), load_tokenizer(open_checkpoint(base)), context_tokens=256).encoded
     settings = quick(evaluate_steps=2, checkpoint_steps=2, epochs=3.0)
@@ -105,7 +181,7 @@ def run_in(base: Path, folder: Path) -> TrainRun:
 def in_a_process(base: Path, folder: Path, trainer: str, train: str) -> subprocess.CompletedProcess[str]:
     script = (
         "import os, resource, signal, sys; from pathlib import Path\n"
-        "from tests.test_training_backends import GeneralTrainer, run_in\n"
+        "from tests.test_training_backends import GeneralTrainer, ShardedTrainer, run_in\n"
         "from graft.training.lean.trainer import LeanTrainer\n"
         "def limit(size):\n"
         "    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

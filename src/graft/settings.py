@@ -174,6 +174,9 @@ class TuningSettings:
     threads: int = _value(0, "processor threads; 0 is one per core")
     precision: str = _value("auto", "float32, bfloat16, or auto: bfloat16 on a GPU that has it, else float32")
     quantize: bool = _value(False, "QLoRA: the frozen weights in 4 bits; needs a GPU and bitsandbytes")
+    shards: int = _value(
+        0, "GPUs over which FSDP spreads a model, in a process each; 0 is all that divide batch_size, 1 is one"
+    )
     prompt_cache_mb: int = _value(4096, "MB of disk for the prompts' keys and values; method activated only")
 
 

@@ -35,20 +35,25 @@ _SHORT_OF_DISK = ("PytorchStreamWriter", "enforce fail", "unexpected pos")
 class GeneralTrainer:
     """TRL's SFTTrainer, fed with tokens and masks that were made and shown beforehand."""
 
-    name = "general"
-
-    def __init__(self, *, device: str = "auto", checkpointing: bool | None = None, start: Path | None = None) -> None:
+    def __init__(
+        self, *, device: str = "auto", checkpointing: bool | None = None, start: Path | None = None, shards: int = 1
+    ) -> None:
         """
         Args:
             device: "cpu", "cuda", or "auto": a GPU where there is one.
             checkpointing: Compute activations twice rather than keep them; None: on a GPU only.
             start: PEFT folder of an adapter to begin from, in place of a fresh one.
+            shards: Processes that call this together, in one torch.distributed group; see `sharded`.
         """
-        self.device, self.checkpointing, self.start = device, checkpointing, start
+        self.device, self.checkpointing, self.start, self.shards = device, checkpointing, start, shards
+
+    @property
+    def name(self) -> str:
+        return "general" if self.shards == 1 else "sharded"
 
     def refuse(self, run: TrainRun) -> str | None:
         need_tune()
-        gpu = self._on_gpu()
+        gpu = self.on_gpu()
         if run.settings.method != "lora":
             return "activated LoRA is the lean trainer's"
         if run.settings.quantize and not (gpu and _has_bitsandbytes()):
@@ -65,14 +70,9 @@ class GeneralTrainer:
                 f"the general trainer cannot do this: {reason}",
                 fix='method = "lora", precision = "auto", quantize = false in [tuning] of graft.toml',
             )
-        if not run.train:
-            raise TrainingError("there is no example to learn from", fix="graft dataset check FILE")
-        require_fitting((*run.train, *run.dev), open_checkpoint(run.checkpoint).context_tokens)
-        plan(run.settings, len(run.train))
-        folder = RunFolder(run, self.name)
-        if (run.folder / _RESULT).is_file():
-            kept = json.loads((run.folder / _RESULT).read_text(encoding="utf-8"))
-            return TrainResult(**(kept | {"adapter": run.folder / ADAPTER}))
+        folder = open_run(run, self.name)
+        if (kept := kept_result(run)) is not None:
+            return kept
         with quiet(), _named_failures(run):
             return self._train(run, folder, progress, cancelled)
 
@@ -81,8 +81,10 @@ class GeneralTrainer:
 
         watch = Watch(run, folder, progress, cancelled)
         trainer = make_trainer(run, self._model(run), self._arguments(run), watch)
+        leads = trainer.is_world_process_zero()
         last = next(_whole_states(run.folder / CHECKPOINTS), None)
-        folder.cut_curve(0 if last is None else int(last.name.rpartition("-")[2]))
+        if leads:
+            folder.cut_curve(0 if last is None else int(last.name.rpartition("-")[2]))
         began = time.monotonic()
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         state = trainer.state
@@ -103,7 +105,7 @@ class GeneralTrainer:
             dev_exact=watch.best_exact, tokens=watch.tokens, seconds=time.monotonic() - began, stopped=stopped,  # type: ignore[arg-type]
             resumed_from=0 if last is None else int(last.name.rpartition("-")[2]),
         )  # fmt: skip
-        if adapter is not None:
+        if adapter is not None and leads:
             saved = dataclasses.asdict(result) | {"adapter": None}
             write_atomically(run.folder / _RESULT, json.dumps(saved) + "\n")
         return result
@@ -112,7 +114,7 @@ class GeneralTrainer:
         import peft
         import torch
 
-        checkpoint, settings, gpu = open_checkpoint(run.checkpoint), run.settings, self._on_gpu()
+        checkpoint, settings, gpu = open_checkpoint(run.checkpoint), run.settings, self.on_gpu()
         dtype = torch.bfloat16 if self._bfloat16(run) else torch.float32
         options: dict[str, Any] = {"dtype": dtype}
         if settings.quantize:
@@ -146,15 +148,16 @@ class GeneralTrainer:
 
         settings, schedule = run.settings, plan(run.settings, len(run.train))
         longest = max(len(one.tokens) for one in run.train)
-        rows = max(1, min(settings.batch_size, settings.micro_tokens // longest))
-        while settings.batch_size % rows:
+        each = settings.batch_size // self.shards
+        rows = max(1, min(each, settings.micro_tokens // longest))
+        while each % rows:
             rows -= 1
         tokenizer = load_tokenizer(open_checkpoint(run.checkpoint))
         every = settings.evaluate_steps if run.dev else settings.checkpoint_steps
-        return SFTConfig(
+        made = SFTConfig(
             output_dir=str(run.folder / CHECKPOINTS),
             per_device_train_batch_size=rows,
-            gradient_accumulation_steps=settings.batch_size // rows,
+            gradient_accumulation_steps=each // rows,
             max_steps=schedule.steps,
             learning_rate=settings.learning_rate,
             lr_scheduler_type=settings.schedule,
@@ -162,8 +165,8 @@ class GeneralTrainer:
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
             bf16=self._bfloat16(run),
-            gradient_checkpointing=self._checkpointing(),
-            use_cpu=not self._on_gpu(),
+            gradient_checkpointing=self._checkpointing(),  # FSDP's own would rename the adapter's tensors
+            use_cpu=not self.on_gpu(),
             seed=settings.seed,
             logging_steps=1,
             logging_nan_inf_filter=False,
@@ -181,14 +184,23 @@ class GeneralTrainer:
             pad_token=tokenizer.pad_token,
             packing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
-            dataloader_pin_memory=self._on_gpu(),
+            dataloader_pin_memory=self.on_gpu(),
+            fsdp=self.shards > 1,  # type: ignore[arg-type]  # the hint is of an older form
+            fsdp_config={"version": 2} if self.shards > 1 else None,
         )
+        if self.shards > 1 and not self.on_gpu():
+            _let_processors_share(made)
+        return made
 
     def _finish(self, run: TrainRun, trainer: Any, step: int) -> Path:
-        """Save the state that was kept: TRL has loaded the best one."""
+        """Save the state that was kept: TRL has loaded the best one. All processes take part, the first writes."""
         target, scratch = run.folder / ADAPTER, run.folder / f".{ADAPTER}"
-        shutil.rmtree(scratch, ignore_errors=True)
+        leads = trainer.is_world_process_zero()
+        if leads:
+            shutil.rmtree(scratch, ignore_errors=True)
         trainer.save_model(str(scratch))
+        if not leads:
+            return target
         for path in scratch.iterdir():
             if not path.name.startswith("adapter_"):
                 path.unlink()
@@ -196,18 +208,49 @@ class GeneralTrainer:
         scratch.rename(target)
         return target
 
-    def _on_gpu(self) -> bool:
+    def on_gpu(self) -> bool:
+        """Whether this trains on a GPU."""
         return self.device == "cuda" or (self.device == "auto" and gpu_memory_mb() is not None)
 
     def _checkpointing(self) -> bool:
-        return self._on_gpu() if self.checkpointing is None else self.checkpointing
+        return self.on_gpu() if self.checkpointing is None else self.checkpointing
 
     def _bfloat16(self, run: TrainRun) -> bool:
         if run.settings.precision == "auto":
             import torch
 
-            return self._on_gpu() and torch.cuda.is_bf16_supported()
+            return self.on_gpu() and torch.cuda.is_bf16_supported()
         return run.settings.precision == "bfloat16"
+
+
+def open_run(run: TrainRun, trainer: str) -> RunFolder:
+    """The run's folder, once its settings and examples are known to be some that can be learnt.
+
+    Raises:
+        TrainingError: Nothing to learn from, an example over the context, or the folder holds another run.
+    """
+    if not run.train:
+        raise TrainingError("there is no example to learn from", fix="graft dataset check FILE")
+    require_fitting((*run.train, *run.dev), open_checkpoint(run.checkpoint).context_tokens)
+    plan(run.settings, len(run.train))
+    return RunFolder(run, trainer)
+
+
+def kept_result(run: TrainRun) -> TrainResult | None:
+    """What came of a run that is finished."""
+    if not (run.folder / _RESULT).is_file():
+        return None
+    kept = json.loads((run.folder / _RESULT).read_text(encoding="utf-8"))
+    return TrainResult(**(kept | {"adapter": run.folder / ADAPTER}))
+
+
+def _let_processors_share(arguments: Any) -> None:
+    """accelerate shards over accelerators only, though torch does over processors too: say that these are some."""
+    from accelerate.state import PartialState  # type: ignore[import-untyped]
+    from accelerate.utils import DistributedType  # type: ignore[import-untyped]
+
+    assert arguments.device.type == "cpu"  # and the shared state is made by asking for it
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
 def _whole_states(folder: Path) -> Iterator[Path]:

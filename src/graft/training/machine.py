@@ -49,6 +49,13 @@ def gpu_memory_mb() -> float | None:
     return float(torch.cuda.get_device_properties(0).total_memory / 1e6)
 
 
+def gpus() -> int:
+    """How many GPUs there are."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def bfloat16_is_fast() -> bool:
     """Whether this processor computes bfloat16 itself: timed, because its flags do not tell."""
     import torch

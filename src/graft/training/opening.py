@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from graft.errors import UsageError
-from graft.training.machine import gpu_memory_mb
+from graft.settings import TuningSettings
+from graft.training.machine import gpu_memory_mb, gpus
 from graft.training.protocol import Trainer, TrainRun
 from graft.training.silence import need_tune
 
@@ -25,6 +26,7 @@ def open_trainer(run: TrainRun) -> Trainer:
     need_tune()
     from graft.training.general import GeneralTrainer
     from graft.training.lean.trainer import LeanTrainer
+    from graft.training.sharded import ShardedTrainer
 
     backend = run.settings.backend
     if backend not in get_args(Backend):
@@ -36,4 +38,16 @@ def open_trainer(run: TrainRun) -> Trainer:
         return lean
     if backend == "auto" and gpu_memory_mb() is None and lean.refuse(run) is None:
         return lean
-    return GeneralTrainer()
+    shards = shards_of(run.settings, gpus())
+    return ShardedTrainer(shards) if shards > 1 else GeneralTrainer()
+
+
+def shards_of(settings: TuningSettings, count: int) -> int:
+    """Processes that a run is spread over: as many as the setting says, else as GPUs are there and divide the batch.
+
+    >>> [shards_of(TuningSettings(batch_size=8), count) for count in (0, 1, 3, 4)]
+    [1, 1, 2, 4]
+    """
+    if settings.shards or settings.quantize:
+        return settings.shards or 1
+    return next(n for n in range(max(1, count), 0, -1) if settings.batch_size % n == 0)

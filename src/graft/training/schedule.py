@@ -31,6 +31,7 @@ _RANGES = (
     ("checkpoint_steps", 0, math.inf),
     ("patience", 0, math.inf),
     ("prompt_cache_mb", 0, math.inf),
+    ("shards", 0, 1024),
 )
 """Setting, least, most; what is no number is in no range."""
 

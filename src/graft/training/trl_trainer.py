@@ -42,7 +42,10 @@ class Ordered(torch.utils.data.Sampler[int]):
 
 
 class Watch(TrainerCallback):
-    """Writes the curve, tells progress, stops where told, at no number, or out of patience."""
+    """Writes the curve, tells progress, stops where told, at no number, or out of patience.
+
+    Where several processes train together, all of them see the same figures; the first one writes, tells and asks.
+    """
 
     def __init__(self, run: TrainRun, folder: RunFolder, progress: Tell, cancelled: Cancelled) -> None:
         self.run, self.folder, self.tell, self.ask = run, folder, progress, cancelled
@@ -79,15 +82,15 @@ class Watch(TrainerCallback):
         self.tokens = int(state.global_step * self.mean * self.run.settings.batch_size)
         self._size = logs["learning_rate"]
         if not control.should_evaluate:  # else the line waits for the dev loss
-            self._write_line(state.global_step, None)
-        self.tell(
-            TrainProgress(
-                step=state.global_step, steps=state.max_steps, loss=self.loss, dev_loss=self.dev_loss,
-                tokens_per_second=done * self.mean * self.run.settings.batch_size / max(spent, 1e-9),
-                seconds_left=(state.max_steps - state.global_step) * spent / max(1, done),
-            )
+            self._write_line(state, None)
+        told = TrainProgress(
+            step=state.global_step, steps=state.max_steps, loss=self.loss, dev_loss=self.dev_loss,
+            tokens_per_second=done * self.mean * self.run.settings.batch_size / max(spent, 1e-9),
+            seconds_left=(state.max_steps - state.global_step) * spent / max(1, done),
         )  # fmt: skip
-        if self.ask():
+        if state.is_world_process_zero:
+            self.tell(told)
+        if _agreed(state.is_world_process_zero and self.ask()):
             self.cancelled = True
             control.should_save = control.should_training_stop = True
 
@@ -102,7 +105,7 @@ class Watch(TrainerCallback):
         if self.failure is not None:
             control.should_save, control.should_training_stop = False, True
             return
-        self._write_line(state.global_step, loss, exact)
+        self._write_line(state, loss, exact)
         if self.best_choice is None or metrics["eval_choice"] < self.best_choice:
             self.best_choice = metrics["eval_choice"]
             self.best_loss, self.best_exact, self.best_step, self.worse = loss, exact, state.global_step, 0
@@ -124,11 +127,22 @@ class Watch(TrainerCallback):
             step, seen, max(kept, default=0), self.folder.states, self.run.settings.learning_rate
         )
 
-    def _write_line(self, step: int, dev_loss: float | None, dev_exact: float | None = None) -> None:
+    def _write_line(self, state: Any, dev_loss: float | None, dev_exact: float | None = None) -> None:
+        if not state.is_world_process_zero:
+            return
         self.folder.add_to_curve(
-            step=step, loss=self.loss, dev_loss=dev_loss, dev_exact=dev_exact, step_size=self._size,
+            step=state.global_step, loss=self.loss, dev_loss=dev_loss, dev_exact=dev_exact, step_size=self._size,
             tokens=self.tokens,
         )  # fmt: skip
+
+
+def _agreed(said: bool) -> bool:
+    """What the first of the processes that train together said; alone, what it says itself."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return said
+    told = [said]
+    torch.distributed.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 class _Trainer(SFTTrainer):
