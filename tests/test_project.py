@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import click
+import httpx
 import pytest
 
 import graft
@@ -25,6 +26,7 @@ def test_the_public_names_are_these() -> None:
     assert graft.__all__ == ["GraftError", "Settings", "Workspace"]
     methods = {name for name in dir(Workspace) if not name.startswith("_")}
     assert methods == {
+        "acting_as",
         "add",
         "add_hosted_model",
         "add_model_file",
@@ -45,6 +47,7 @@ def test_the_public_names_are_these() -> None:
         "evaluate",
         "export",
         "generate_dataset",
+        "identities",
         "jobs",
         "model",
         "models",
@@ -63,6 +66,7 @@ def test_the_public_names_are_these() -> None:
         "remove_source",
         "resolve",
         "search",
+        "share_collection",
         "sources",
         "split_dataset",
         "store",
@@ -144,6 +148,9 @@ def test_the_readme_s_commands_do_what_it_says(tmp_path: Path, models: Path) -> 
     }
     for line in run:
         words = [word.replace("~", str(tmp_path)) for word in shlex.split(line)]
+        if words[1] == "serve":
+            assert served(words[1:], environment) == 401  # it listens, and asks for one of the keys made before
+            continue
         done = subprocess.run(
             [sys.executable, "-m", "graft", *words[1:]],
             env=environment,
@@ -163,6 +170,18 @@ def test_the_readme_s_commands_do_what_it_says(tmp_path: Path, models: Path) -> 
             check=True,
         ).stdout
     )
+
+
+def served(words: list[str], environment: dict[str, str]) -> int:
+    """The status of a call without a key to a server that is started so."""
+    line = [sys.executable, "-m", "graft", *words, "--port", "0", "--json"]
+    with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["url"].replace("0.0.0.0", "127.0.0.1")
+        try:
+            return httpx.get(f"{url}/models").status_code
+        finally:
+            process.terminate()
 
 
 def test_documented_make_verbs_exist() -> None:

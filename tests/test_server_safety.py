@@ -308,9 +308,9 @@ def test_an_unexpected_failure_is_logged_without_its_words_and_told_without_deta
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org", ""])
 def test_an_address_that_others_reach_is_refused_with_the_reason(host: str) -> None:
-    with pytest.raises(UsageError, match="no users and no access keys") as caught:
+    with pytest.raises(UsageError, match=r"no administrator's key|is no IP address") as caught:
         listen(ServingSettings(host=host))
-    assert "127.0.0.1" in caught.value.fix and "ssh" in caught.value.fix
+    assert "127.0.0.1" in caught.value.fix
 
 
 def test_a_taken_port_names_another() -> None:

@@ -127,7 +127,7 @@ class DatasetSettings:
 class ServingSettings:
     """How the server listens and how much it takes on."""
 
-    host: str = _value("127.0.0.1", "loopback address to listen on; there are no users yet, so no other is taken")
+    host: str = _value("127.0.0.1", "address to listen on; loopback, until an administrator has a key")
     port: int = _value(8642, "port to listen on; 0 takes any that is free")
     parallel: int = _value(2, "answers made at once; a local model works on [model] parallel of them")
     waiting: int = _value(32, "answers that may wait in line; those after them are told to come again (429)")

@@ -23,6 +23,7 @@ from graft.cli import (
     export,
     jobs,
     models,
+    people,
     serving,
     setup,
     tuning,
@@ -52,7 +53,7 @@ def graft(context: click.Context, home: str | None, as_json: bool) -> None:
 
 for module in (
     documents, asking, collections, models, dataset, tuning, evaluating, compare, export, advise,
-    jobs, serving, setup,
+    jobs, people, serving, setup,
 ):  # fmt: skip
     for command in module.COMMANDS:
         graft.add_command(command)

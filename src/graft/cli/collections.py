@@ -55,6 +55,18 @@ def remove(name: str, yes: bool, home: str | None, as_json: bool) -> None:
 
 @collections.command()
 @click.argument("name")
+@click.option("--with", "readers", multiple=True, required=True, metavar="PRINCIPAL", help="user:NAME or group:NAME.")
+@shared
+def share(name: str, readers: tuple[str, ...], home: str | None, as_json: bool) -> None:
+    """Let others read a collection, and what its sources bring from now on."""
+    with open_workspace(home) as workspace:
+        documents = workspace.share_collection(name, readers)
+    told = f"{documents} documents of {name} may now be read by {', '.join(readers)} too"
+    _done({"shared": name, "with": list(readers), "documents": documents}, told, as_json)
+
+
+@collections.command()
+@click.argument("name")
 @shared
 def reembed(name: str, home: str | None, as_json: bool) -> None:
     """Make all vectors anew with the embedder of the settings."""

@@ -19,14 +19,15 @@ _EXTRA = {"fastapi", "starlette", "pydantic", "uvicorn"}
 
 
 @click.command()
-@click.option("--host", metavar="ADDRESS", help="Loopback address to listen on.  [default: 127.0.0.1]")
+@click.option("--host", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on; 0 takes any that is free.  [default: 8642]")
 @shared
 def serve(host: str | None, port: int | None, home: str | None, as_json: bool) -> None:
     """Answer OpenAI's API from the documents, on this machine: change a client's base_url and ask.
 
-    GRAFT_API_KEY, where it is set, must be every client's api_key. Ctrl-C stops it, once what is under way is
-    finished.
+    Once there is a key (graft keys create), every client needs one, and with an administrator's others than this
+    machine may reach it (--host 0.0.0.0). GRAFT_API_KEY, where it is set, is the owner's key.
+    Ctrl-C stops it, once what is under way is finished.
     """
     server = _server()
     with open_workspace(home) as workspace:
@@ -34,17 +35,18 @@ def serve(host: str | None, port: int | None, home: str | None, as_json: bool) -
         settings = dataclasses.replace(
             settings, host=host or settings.host, port=settings.port if port is None else port
         )
-        listening = server.listen(settings)
+        key = os.environ.get("GRAFT_API_KEY")
+        listening = server.listen(settings, guarded=key is not None or workspace.identities.has_admin())
         url = server.url_of(listening)
         _log(as_json=as_json)
-        key = os.environ.get("GRAFT_API_KEY")
+        asks = key is not None or workspace.identities.guarded()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by either, it closes what it opened
         all_ended = server.serve(
             workspace,
             settings,
             listening,
             api_key=key,
-            ready=lambda: _show(url, workspace.settings.model.default, key is not None, as_json=as_json),
+            ready=lambda: _show(url, workspace.settings.model.default, asks, as_json=as_json),
         )
     note("stopped" if all_ended else "stopped; a model that did not end in time was dropped")
     if not all_ended:  # Python would wait for its thread

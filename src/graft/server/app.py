@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from graft.errors import GraftError
 from graft.server import chat, health, lookups
 from graft.server.authorising import Serving, authorised, digest_of
-from graft.server.door import Door
+from graft.server.door import Door, is_loopback
 from graft.server.failing import ErrorBody, failure_of, http_failure, validation_failure
 from graft.server.lanes import ClientLeft, Lane
 from graft.settings import ServingSettings
@@ -55,18 +55,20 @@ def create_app(
 
     Args:
         settings: Instead of the workspace's own.
-        api_key: Asked for on every route under /v1; None asks for none.
+        api_key: The owner's, asked for on every route under /v1 beside those of `workspace.identities`; without
+            any key, none is asked for.
     Raises:
         UsageError: The key is empty or cannot be sent.
         StoreError, ModelError: The workspace cannot be opened.
     """
     chosen = settings or workspace.settings.serving
-    _ = workspace.store, workspace.embedder
+    _ = workspace.store, workspace.embedder, workspace.reader, workspace.identities
     serving = Serving(
         workspace=workspace,
         answers=Lane("answers", parallel=chosen.parallel, waiting=chosen.waiting),
         lookups=Lane("lookups", parallel=chosen.lookups, waiting=chosen.waiting),
         key_digest=digest_of(api_key),
+        exposed=not is_loopback(chosen.host),
     )
     app = FastAPI(
         title="Graft",
@@ -84,7 +86,8 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ClientLeft, _client_left)
-    app.add_middleware(Door, host=chosen.host, max_body_bytes=chosen.max_body_mb * 1_000_000)
+    host = chosen.host if is_loopback(chosen.host) else None
+    app.add_middleware(Door, host=host, max_body_bytes=chosen.max_body_mb * 1_000_000)
     return app
 
 

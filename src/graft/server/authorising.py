@@ -1,28 +1,31 @@
-"""a request -> what it may use: the one function through which a route gets at the workspace.
+"""a request -> who calls, and what they may use: the one function through which a route gets at the workspace.
 
-Every route under /v1 takes `Seat` as a parameter and has no other way to documents or models; a test walks
-the routes. There is at most one key and no users yet: who holds the key, or reaches the loopback address of a
-server without one, acts as the workspace's own principal.
+Every route under /v1 takes `Seat` (any role) or `EditorSeat` as a parameter and has no other way to documents or
+models; a test walks the routes. The workspace of a seat acts as its caller, so what they may not read does not exist
+for them. Without keys (`graft keys create`) and without GRAFT_API_KEY, whoever reaches the loopback address acts as
+the workspace's owner; as soon as there is one key, every call must bring one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from graft.errors import UsageError
-from graft.server.failing import Unauthorised
+from graft.identity import OWNER_CALLER, Caller, Role
+from graft.server.failing import RoleRefused, Unauthorised
 from graft.server.lanes import Lane
 from graft.workspace import Workspace
 
 KEY_VARIABLE = "GRAFT_API_KEY"
 
-_bearer = HTTPBearer(auto_error=False, description=f"The value of {KEY_VARIABLE}, where the server has one.")
+_bearer = HTTPBearer(auto_error=False, description=f"A key of `graft keys create`, or the server's {KEY_VARIABLE}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,14 +33,18 @@ class Serving:
     """What the routes work with.
 
     Attributes:
+        workspace: Acts as the caller.
         answers, lookups: Threads for questions to models, and for searches and embeddings.
-        key_digest: SHA-256 of the key that every request must carry; None where none is asked for.
+        key_digest: SHA-256 of the owner's key from the environment; None where there is none.
+        exposed: Others than this machine can reach it, so that a key is asked for even if there is none.
     """
 
     workspace: Workspace
     answers: Lane
     lookups: Lane
     key_digest: bytes | None
+    exposed: bool = False
+    caller: Caller = OWNER_CALLER
 
 
 def digest_of(key: str | None) -> bytes | None:
@@ -65,18 +72,44 @@ async def authorised(
         Unauthorised: A key is asked for, and the request has none or another.
     """
     serving: Serving = request.app.state.serving
-    if serving.key_digest is None:
-        return serving
-    given = "" if credentials is None else credentials.credentials
-    # Digests are compared: their length says nothing, and the comparison's time says nothing either.
-    if not hmac.compare_digest(hashlib.sha256(given.encode("utf-8", "replace")).digest(), serving.key_digest):
+    caller = await asyncio.to_thread(_caller, serving, None if credentials is None else credentials.credentials)
+    if caller is None:
         raise Unauthorised(
             "no API key was given"
             if credentials is None
             else "Incorrect API key provided",  # LiteLLM knows the words
-            fix=f"OpenAI(api_key=...) with the value of {KEY_VARIABLE} that the server was started with",
+            fix=f"OpenAI(api_key=...) with a key of `graft keys create`, or the server's {KEY_VARIABLE}",
         )
-    return serving
+    return replace(serving, caller=caller, workspace=serving.workspace.acting_as(caller.principals))
 
 
-Seat = Annotated[Serving, Depends(authorised)]
+def _caller(serving: Serving, given: str | None) -> Caller | None:
+    if serving.key_digest is None and not serving.exposed and not serving.workspace.identities.guarded():
+        return OWNER_CALLER
+    if given is None:
+        return None
+    # Digests are compared: their length says nothing, and the comparison's time says nothing either.
+    digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()
+    if serving.key_digest is not None and hmac.compare_digest(digest, serving.key_digest):
+        return OWNER_CALLER
+    return serving.workspace.identities.caller(given)
+
+
+class _Needs:
+    """A route's dependency: authorised, and of this role or more."""
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+
+    def __call__(self, seat: Annotated[Serving, Depends(authorised)]) -> Serving:
+        if not seat.caller.may(self._role):
+            raise RoleRefused(
+                f"{seat.caller.name} is {seat.caller.role}; this needs {self._role}",
+                fix="ask an administrator: graft users set NAME --role, graft keys create NAME --role",
+            )
+        return seat
+
+
+Seat = Annotated[Serving, Depends(_Needs("reader"))]
+EditorSeat = Annotated[Serving, Depends(_Needs("editor"))]
+AdminSeat = Annotated[Serving, Depends(_Needs("admin"))]

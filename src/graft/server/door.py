@@ -6,6 +6,7 @@ error's words, which may hold what documents say. It does not know routes or key
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import time
 import traceback
@@ -24,6 +25,18 @@ _DISCARDED = 16
 """Times the limit that is read of a body that is too large, so that its sender gets to read the refusal."""
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address.
+
+    >>> is_loopback("localhost"), is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def log_unexpected(error: Exception, request_id: str = "-") -> None:
     """What went wrong and where, without the error's words."""
     frames = " ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:])
@@ -34,14 +47,15 @@ class Door:
     """The outermost layer.
 
     Args:
-        host: The address listened on; it and the names of loopback are the ones that may be asked for. Another
-            name that leads here is DNS rebinding: a page of that name could read the answers.
+        host: The loopback address listened on; it and the names of loopback are the ones that may be asked for.
+            Another name that leads here is DNS rebinding: a page of that name could read the answers. None where
+            others reach the server, by whatever name: there every call needs a key, which no page has.
         max_body_bytes: Of one request.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, host: str | None, max_body_bytes: int) -> None:
         self._app = app
-        self._names = _LOOPBACK_NAMES | {host.lower()}
+        self._names = None if host is None else _LOOPBACK_NAMES | {host.lower()}
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,6 +123,8 @@ class Door:
         return None
 
     def _is_ours(self, host: str, scope: Scope) -> bool:
+        if self._names is None:
+            return True
         name, _, port = host.lower().rpartition(":")
         if not name or host.endswith("]"):  # no port: the protocol's own
             name, port = host.lower(), "80"

@@ -58,6 +58,10 @@ class Unauthorised(AccessDenied):
     """No key, or not the right one."""
 
 
+class RoleRefused(AccessDenied):
+    """The caller's role does not reach."""
+
+
 class HostRefused(AccessDenied):
     """Asked for under another name, or by another site's page."""
 

@@ -1,7 +1,7 @@
 """the application -> a listening process, until it is told to stop.
 
-It binds to loopback only: there are no users or keys per user yet, so whoever reaches the port reads every
-document of the workspace. It does not know routes.
+Without an administrator's key it binds to loopback only: whoever reached the port could read every document of the
+workspace. It does not know routes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ _BACKLOG = 512
 """Connections that may wait to be taken."""
 
 
-def listen(settings: ServingSettings) -> socket.socket:
+def listen(settings: ServingSettings, *, guarded: bool = False) -> socket.socket:
     """A socket that listens on the settings' host and port; requests wait in it until `serve` takes them.
 
+    Args:
+        guarded: An administrator has a key, so that others may reach it; see `Identities.has_admin`.
     Raises:
-        UsageError: The host is not this machine's loopback, or no such port exists.
+        UsageError: Others reach the host and it is not guarded, or no such port exists.
         GraftError: The port is taken, or may not be taken.
     """
-    address = loopback(settings.host, settings.port)
+    address = address_of(settings.host, settings.port, guarded=guarded)
     if not 0 <= settings.port < 2**16:
         raise UsageError(f"port {settings.port} is not from 0 to 65535", fix="graft serve --port 8642")
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
@@ -63,24 +65,24 @@ def listen(settings: ServingSettings) -> socket.socket:
         raise GraftError(message, fix=f"graft serve --port {other}, or --port 0 for any that is free") from error
 
 
-def loopback(host: str, port: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The address of a host that only this machine reaches.
+def address_of(host: str, port: int, *, guarded: bool) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address to listen on.
 
     Raises:
-        UsageError: It is another.
+        UsageError: It is none, or others than this machine reach it while no administrator has a key.
 
-    >>> str(loopback("localhost", 8642))
+    >>> str(address_of("localhost", 8642, guarded=False))
     '127.0.0.1'
     """
     try:
         address = ipaddress.ip_address("127.0.0.1" if host.lower() == "localhost" else host.strip("[]"))
-    except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
+    except ValueError as error:
+        raise UsageError(f"--host {host} is no IP address", fix="graft serve --host 127.0.0.1") from error
+    if not address.is_loopback and not guarded:
         raise UsageError(
-            f"--host {host} is not this machine's loopback; there are no users and no access keys for each of them "
-            "yet, so whoever reached the port could read every document",
-            fix=f"graft serve --host 127.0.0.1, and from elsewhere: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE",
+            f"others than this machine reach --host {host}, and there is no administrator's key yet, so that whoever "
+            "reached the port could read every document",
+            fix=f"graft keys create NAME --role admin; or, from elsewhere, ssh -L {port}:127.0.0.1:{port} MACHINE",
         )
     return address
 
@@ -124,7 +126,7 @@ def in_background(
     Raises:
         GraftError: It cannot listen or open the workspace.
     """
-    with closing(listen(settings)) as listening:
+    with closing(listen(settings, guarded=api_key is not None or workspace.identities.has_admin())) as listening:
         app = create_app(workspace, settings, api_key=api_key)
         started = threading.Event()
         server = _Server(_config(app, settings), started.set)

@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0002"
+SCHEMA = "0003"
 """The newest migration; a database that says so needs none."""
 
 THERE, VANISHED, TAKEN_OUT = 0, 1, 2
@@ -165,4 +165,25 @@ models = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("spec", Text, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, nullable=False),
+    Column("groups", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, nullable=False, unique=True),  # of the key, which is kept nowhere
+    Column("user", Text),  # whose rights it has; a service's key has principals of its own instead
+    Column("principals", Text),
+    Column("role", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text),
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graft.sync import AddResult, Progress, RemovedSource
 
 DEFAULT_COLLECTION = "default"
+_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,32 @@ class DocumentVerbs(Opened):
     def remove_collection(self, name: str) -> int:
         """Remove a collection with its documents; returns how many."""
         return len(self.store.remove_collection(name, principals=self.principals).removed)
+
+    def share_collection(self, name: str, readers: Iterable[str]) -> int:
+        """Let others read a collection: what is in it, and what its sources bring from now on.
+
+        Returns: How many documents they could not read before.
+        Raises:
+            NotFound, AccessDenied: Not theirs to share.
+            UsageError: A reader is no principal.
+        """
+        from graft.store import Batch
+
+        added = check_principals(readers)
+        new = {one.id: one.principals | added for one in self.documents(name) if not added <= one.principals}
+        ids = list(new)
+        for first in range(0, len(ids), _AT_ONCE):
+            access = {one: new[one] for one in ids[first : first + _AT_ONCE]}
+            self.store.write(Batch(collection=name, access=access), principals=self.principals)
+        for source in self.store.sources(name, principals=self.principals):
+            self.store.add_source(
+                name,
+                kind=source.kind,
+                uri=source.uri,
+                grant=source.principals | added,
+                principals=self.principals,
+            )
+        return len(new)
 
     def reembed(self, name: str, *, progress: Callable[[Progress], None] | None = None) -> int:
         """Make a collection's vectors anew with the embedder of the settings; returns how many."""

@@ -5,6 +5,7 @@ Each is opened when it is first needed. It does not know the verbs.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from graft.settings import Settings, home_folder, load_settings, model_cache
 
 if TYPE_CHECKING:
     from graft.embedding import Embedder
+    from graft.identity import Identities
     from graft.models import Model, Usage
     from graft.models.catalogue import Reader
     from graft.models.specs import ModelSpec
@@ -48,9 +50,16 @@ class Opened:
     ) -> None:
         self.close()
 
+    def acting_as(self, principals: Iterable[str]) -> Self:
+        """The same open workspace for others; it is closed with this one, and need not be by itself."""
+        _ = self.store, self.embedder, self.reader, self.identities  # opened once, and shared
+        other = copy.copy(self)
+        other.principals = check_principals(principals)
+        return other
+
     def close(self) -> None:
         """Let go of files, memory and processes; the workspace can be used again."""
-        for name in ("reader", "store", "jobs"):
+        for name in ("reader", "store", "jobs", "identities"):
             if (opened := self.__dict__.pop(name, None)) is not None:
                 opened.close()
         self.__dict__.pop("embedder", None)
@@ -62,6 +71,14 @@ class Opened:
         from graft.store import SqlStore
 
         return SqlStore(self.home, self.settings.store)
+
+    @cached_property
+    def identities(self) -> Identities:
+        """Users, groups and keys."""
+        from graft.identity import Identities
+        from graft.store.database import Database
+
+        return Identities(Database(self.settings.store.url, home=self.home))
 
     @cached_property
     def embedder(self) -> Embedder:
