@@ -69,22 +69,28 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls, with the rights of this moment."""
+    """Who calls, with the rights of this moment.
+
+    Attributes:
+        owns: Whose that is which they make: of a user theirs alone, not their groups'.
+    """
 
     name: str
     role: Role
     principals: Principals
+    owns: Principals
 
     def may(self, role: Role) -> bool:
         """Whether the caller's role is this one or more.
 
-        >>> Caller(name="ana", role="editor", principals=frozenset({"user:ana"})).may("reader")
+        >>> ana = frozenset({"user:ana"})
+        >>> Caller(name="ana", role="editor", principals=ana, owns=ana).may("reader")
         True
         """
         return _rank(self.role) >= _rank(role)
 
 
-OWNER_CALLER = Caller(name=OWNER, role="admin", principals=frozenset({OWNER}))
+OWNER_CALLER = Caller(name=OWNER, role="admin", principals=frozenset({OWNER}), owns=frozenset({OWNER}))
 """Who runs the command line, and who reaches the loopback address of a workspace without keys."""
 
 
@@ -220,11 +226,16 @@ class Identities:
             return None
         if key.user is None:
             assert key.principals is not None
-            return Caller(name=key.name, role=key.role, principals=key.principals)
+            return Caller(name=key.name, role=key.role, principals=key.principals, owns=key.principals)
         user = self._people.get(key.user)
         if user is None:
             return None
-        return Caller(name=user.name, role=min(key.role, user.role, key=_rank), principals=principals_of(user))
+        return Caller(
+            name=user.name,
+            role=min(key.role, user.role, key=_rank),
+            principals=principals_of(user),
+            owns=frozenset({f"user:{user.name}"}),
+        )
 
     def guarded(self) -> bool:
         """Whether there are keys, so that every call must bring one."""

@@ -107,10 +107,13 @@ def search(
     principals: Principals,
     settings: RetrievalSettings,
     collections: tuple[str, ...] | None = None,
+    documents: tuple[str, ...] | None = None,
     k: int | None = None,
 ) -> SearchResult:
     """Find the passages that bear on a question, among those that the principals may read.
 
+    Args:
+        documents: Ids of the only ones to search in.
     Raises:
         UsageError: The question is blank or no text, or k is not from 1 to MOST_HITS.
         EmbedderMismatch: The vectors are another embedder's.
@@ -125,7 +128,7 @@ def search(
     began = time.perf_counter()
     vector = embedder.embed([question])[0]
     embedded = time.perf_counter()
-    within = Filter(principals, collections)
+    within = Filter(principals, collections, documents)
     candidates = max(settings.candidates, 2 * wanted)
     dense = {
         s.chunk_id: s.score for s in store.search_vectors(vector, candidates, within, embedder=embedder.identity)

@@ -133,6 +133,7 @@ class ServingSettings:
     waiting: int = _value(32, "answers that may wait in line; those after them are told to come again (429)")
     lookups: int = _value(4, "searches and embeddings worked on at once, beside the answers")
     max_body_mb: int = _value(8, "MB of one request's body")
+    max_file_mb: int = _value(512, "MB of one uploaded file, which is written to disk piece by piece")
     grace_seconds: int = _value(20, "seconds that answers under way may still take when the server is stopped")
 
 

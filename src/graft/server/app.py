@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from graft.errors import GraftError
-from graft.server import chat, health, lookups
+from graft.server import chat, files, health, lookups, vector_stores
 from graft.server.authorising import Serving, authorised, digest_of
 from graft.server.door import Door, is_loopback
 from graft.server.failing import ErrorBody, failure_of, http_failure, validation_failure
@@ -26,7 +27,11 @@ from graft.server.lanes import ClientLeft, Lane
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
-V1 = (chat.router, lookups.router)
+V1 = (chat.router, lookups.router, files.router, vector_stores.router)
+
+_MOST_FILES_IN_LINE = 100_000
+_EVERY_S = 60.0
+"""Between two looks for files whose time is over."""
 
 _LAST_SECONDS = 5.0
 """For calls that were given up at the end: the time until their next token."""
@@ -67,7 +72,9 @@ def create_app(
         workspace=workspace,
         answers=Lane("answers", parallel=chosen.parallel, waiting=chosen.waiting),
         lookups=Lane("lookups", parallel=chosen.lookups, waiting=chosen.waiting),
+        imports=Lane("files", parallel=1, waiting=_MOST_FILES_IN_LINE),
         key_digest=digest_of(api_key),
+        most_file_bytes=chosen.max_file_mb * 1_000_000,
         exposed=not is_loopback(chosen.host),
     )
     app = FastAPI(
@@ -87,16 +94,35 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ClientLeft, _client_left)
     host = chosen.host if is_loopback(chosen.host) else None
-    app.add_middleware(Door, host=host, max_body_bytes=chosen.max_body_mb * 1_000_000)
+    app.add_middleware(
+        Door,
+        host=host,
+        max_body_bytes=chosen.max_body_mb * 1_000_000,
+        uploads={"/v1/files": serving.most_file_bytes + 1_000_000},  # the form around a file has a size too
+    )
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
     serving: Serving = app.state.serving
-    closed = [asyncio.to_thread(lane.close, _LAST_SECONDS) for lane in (serving.answers, serving.lookups)]
+    caring = asyncio.create_task(_care(serving))
+    yield
+    caring.cancel()
+    lanes = (serving.answers, serving.lookups, serving.imports)
+    closed = [asyncio.to_thread(lane.close, _LAST_SECONDS) for lane in lanes]
     app.state.all_ended = all(await asyncio.gather(*closed))
+
+
+async def _care(serving: Serving) -> None:
+    """Read what a server that was stopped had not read; remove what has expired, now and every minute."""
+    for one in await asyncio.to_thread(serving.workspace.unfinished_files):
+        store, _, file = one.id.partition("/")
+        theirs = replace(serving, workspace=serving.workspace.acting_as(one.principals))
+        vector_stores.read_later(theirs, store, file)
+    while True:
+        await asyncio.to_thread(serving.workspace.remove_expired)
+        await asyncio.sleep(_EVERY_S)
 
 
 async def _graft_failed(_: Request, error: Exception) -> Response:

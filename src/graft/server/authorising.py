@@ -34,15 +34,18 @@ class Serving:
 
     Attributes:
         workspace: Acts as the caller.
-        answers, lookups: Threads for questions to models, and for searches and embeddings.
+        answers, lookups, imports: Threads for questions to models, for searches and embeddings, for reading files.
         key_digest: SHA-256 of the owner's key from the environment; None where there is none.
+        most_file_bytes: Of one uploaded file.
         exposed: Others than this machine can reach it, so that a key is asked for even if there is none.
     """
 
     workspace: Workspace
     answers: Lane
     lookups: Lane
+    imports: Lane
     key_digest: bytes | None
+    most_file_bytes: int
     exposed: bool = False
     caller: Caller = OWNER_CALLER
 
@@ -80,7 +83,7 @@ async def authorised(
             else "Incorrect API key provided",  # LiteLLM knows the words
             fix=f"OpenAI(api_key=...) with a key of `graft keys create`, or the server's {KEY_VARIABLE}",
         )
-    return replace(serving, caller=caller, workspace=serving.workspace.acting_as(caller.principals))
+    return replace(serving, caller=caller, workspace=serving.workspace.acting_as(caller.principals, owns=caller.owns))
 
 
 def _caller(serving: Serving, given: str | None) -> Caller | None:

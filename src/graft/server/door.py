@@ -11,6 +11,7 @@ import logging
 import time
 import traceback
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -51,12 +52,16 @@ class Door:
             Another name that leads here is DNS rebinding: a page of that name could read the answers. None where
             others reach the server, by whatever name: there every call needs a key, which no page has.
         max_body_bytes: Of one request.
+        uploads: Path -> its own limit, where files are sent.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str | None, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, host: str | None, max_body_bytes: int, uploads: Mapping[str, int] | None = None
+    ) -> None:
         self._app = app
         self._names = None if host is None else _LOOPBACK_NAMES | {host.lower()}
         self._max_body_bytes = max_body_bytes
+        self._uploads = dict(uploads or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -65,6 +70,7 @@ class Door:
         began = time.perf_counter()
         request_id = f"req_{uuid.uuid4().hex}"
         status = size = 0
+        most = self._uploads.get(scope["path"], self._max_body_bytes)
 
         async def marked(message: Message) -> None:
             nonlocal status
@@ -82,12 +88,12 @@ class Door:
             message = await receive()
             if message["type"] == "http.request":
                 size += len(message.get("body", b""))
-                if size > self._max_body_bytes:  # of the framework's own kind, which passes through it unchanged
-                    raise HTTPException(413, str(await self._too_large(message, receive)))
+                if size > most:  # of the framework's own kind, which passes through it unchanged
+                    raise HTTPException(413, str(await self._too_large(message, receive, most)))
             return message
 
         try:
-            refused = await self._refused(scope, receive)
+            refused = await self._refused(scope, receive, most)
             if refused is None:
                 await self._app(scope, counted, marked)
             else:
@@ -101,7 +107,7 @@ class Door:
             ms = (time.perf_counter() - began) * 1e3
             LOG.info("id=%s method=%s route=%s status=%d ms=%.1f", request_id, scope["method"], route, status, ms)
 
-    async def _refused(self, scope: Scope, receive: Receive) -> Failure | None:
+    async def _refused(self, scope: Scope, receive: Receive, most: int) -> Failure | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._is_ours(host, scope):
@@ -117,9 +123,9 @@ class Door:
                 HostRefused("pages of other sites may not use this server", fix="call it from a program, not a page")
             )
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:18]) > self._max_body_bytes:
+        if not length.isdecimal() or int(length[:18]) > most:
             message: Message = {"type": "http.request", "body": b"", "more_body": True}
-            return failure_of(await self._too_large(message, receive))
+            return failure_of(await self._too_large(message, receive, most))
         return None
 
     def _is_ours(self, host: str, scope: Scope) -> bool:
@@ -131,14 +137,13 @@ class Door:
         listening = str((scope.get("server") or ("", 0))[1])
         return name.removeprefix("[").removesuffix("]") in self._names and port == listening
 
-    async def _too_large(self, message: Message, receive: Receive) -> BodyTooLarge:
+    async def _too_large(self, message: Message, receive: Receive, limit: int) -> BodyTooLarge:
         discarded = 0
         while message["type"] == "http.request" and message.get("more_body"):
             discarded += len(message.get("body", b""))
-            if discarded > _DISCARDED * self._max_body_bytes:
+            if discarded > _DISCARDED * self._max_body_bytes + limit:
                 break
             message = await receive()
-        limit = self._max_body_bytes
         return BodyTooLarge(
             f"the request's body is over the limit of {limit:,} bytes",
             fix="send less, or raise [serving] max_body_mb in graft.toml",

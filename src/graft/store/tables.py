@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The newest migration; a database that says so needs none."""
 
 THERE, VANISHED, TAKEN_OUT = 0, 1, 2
@@ -186,4 +186,18 @@ keys = Table(
     Column("role", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("expires_at", Text),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("number", Integer, primary_key=True),  # in the order in which they were made
+    Column("id", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("parent", Text),
+    Column("principals", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("objects_by_kind", "kind", "parent", "number"),
+    sqlite_autoincrement=True,
 )

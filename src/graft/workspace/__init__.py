@@ -8,12 +8,12 @@ from __future__ import annotations
 from graft.workspace.documents import DEFAULT_COLLECTION, Quote
 from graft.workspace.jobs import JobVerbs
 from graft.workspace.models import ModelListing
-from graft.workspace.questions import QuestionVerbs
+from graft.workspace.vector_stores import VectorStoreVerbs
 
 __all__ = ["DEFAULT_COLLECTION", "ModelListing", "Quote", "Workspace"]
 
 
-class Workspace(JobVerbs, QuestionVerbs):
+class Workspace(JobVerbs, VectorStoreVerbs):
     """Documents, models and settings in one folder.
 
     Args:

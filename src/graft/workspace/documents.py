@@ -58,7 +58,7 @@ class DocumentVerbs(Opened):
         """
         from graft.sync import add
 
-        grant = self.principals | (frozenset() if access is None else check_principals(access))
+        grant = self.owns | (frozenset() if access is None else check_principals(access))
         return add(
             locations,
             ingest=self._ingest(progress),
@@ -142,7 +142,7 @@ class DocumentVerbs(Opened):
         """Make an empty collection; one of that name that exists already is a UsageError."""
         if any(c.name == name for c in self.collections()):
             raise UsageError(f"there is a collection {name!r} already", fix="graft collections list")
-        self.store.create_collection(name, principals=self.principals)
+        self.store.create_collection(name, principals=self.owns)
 
     def remove_collection(self, name: str) -> int:
         """Remove a collection with its documents; returns how many."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from graft.models import Model, Usage
     from graft.models.catalogue import Reader
     from graft.models.specs import ModelSpec
+    from graft.objects import Objects
     from graft.readers import SandboxedReader
     from graft.store import Store
     from graft.sync import Ingest, Progress
@@ -40,6 +41,7 @@ class Opened:
         self.home = home_folder(None if home is None else Path(home)).absolute()
         self.settings = load_settings(self.home) if settings is None else settings
         self.principals = check_principals([OWNER] if principals is None else principals)
+        self.owns = self.principals
         self._models: dict[str, Model] = {}
 
     def __enter__(self) -> Self:
@@ -50,16 +52,21 @@ class Opened:
     ) -> None:
         self.close()
 
-    def acting_as(self, principals: Iterable[str]) -> Self:
-        """The same open workspace for others; it is closed with this one, and need not be by itself."""
-        _ = self.store, self.embedder, self.reader, self.identities  # opened once, and shared
+    def acting_as(self, principals: Iterable[str], *, owns: Iterable[str] | None = None) -> Self:
+        """The same open workspace for others; it is closed with this one, and need not be by itself.
+
+        Args:
+            owns: Whose that is which they add, fewer than who they are: a user's, not their groups'. By default all.
+        """
+        _ = self.store, self.embedder, self.reader, self.identities, self.objects  # opened once, and shared
         other = copy.copy(self)
         other.principals = check_principals(principals)
+        other.owns = other.principals if owns is None else check_principals(owns)
         return other
 
     def close(self) -> None:
         """Let go of files, memory and processes; the workspace can be used again."""
-        for name in ("reader", "store", "jobs", "identities"):
+        for name in ("reader", "store", "jobs", "identities", "objects"):
             if (opened := self.__dict__.pop(name, None)) is not None:
                 opened.close()
         self.__dict__.pop("embedder", None)
@@ -79,6 +86,14 @@ class Opened:
         from graft.store.database import Database
 
         return Identities(Database(self.settings.store.url, home=self.home))
+
+    @cached_property
+    def objects(self) -> Objects:
+        """What clients of the API made, with its owners."""
+        from graft.objects import Objects
+        from graft.store.database import Database
+
+        return Objects(Database(self.settings.store.url, home=self.home))
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -24,9 +24,14 @@ class QuestionVerbs(Opened):
         *,
         k: int | None = None,
         collection: str | None = None,
+        documents: Iterable[str] | None = None,
         principals: Iterable[str] | None = None,
     ) -> SearchResult:
-        """The passages that bear on a question, best first; see `retrieval.search`."""
+        """The passages that bear on a question, best first; see `retrieval.search`.
+
+        Args:
+            documents: Ids of the only ones to search in.
+        """
         from graft.retrieval import search
 
         return search(
@@ -36,6 +41,7 @@ class QuestionVerbs(Opened):
             principals=self.principals if principals is None else check_principals(principals),
             settings=self.settings.retrieval,
             collections=None if collection is None else (collection,),
+            documents=None if documents is None else tuple(documents),
             k=k,
         )
 
