@@ -335,12 +335,26 @@ def test_the_asynchronous_client_works_too(url: str) -> None:
 def test_the_openapi_document_describes_every_route_with_its_failures(url: str) -> None:
     document = httpx.get(url.replace("/v1", "/openapi.json")).json()
     routes = {path: operations for path, operations in document["paths"].items() if path.startswith("/v1/")}
+    stores, batches = "/v1/vector_stores/{vector_store_id}", "file_batches/{batch_id}"
     assert routes.keys() == {
         "/v1/chat/completions",
+        "/v1/responses",
+        "/v1/responses/{response_id}",
         "/v1/models",
         "/v1/models/{model}",
         "/v1/embeddings",
         "/v1/search",
+        "/v1/files",
+        "/v1/files/{file_id}",
+        "/v1/files/{file_id}/content",
+        "/v1/vector_stores",
+        stores,
+        f"{stores}/search",
+        f"{stores}/files",
+        f"{stores}/files/{{file_id}}",
+        f"{stores}/file_batches",
+        f"{stores}/{batches}",
+        f"{stores}/{batches}/files",
     }
     for operations in routes.values():
         for operation in operations.values():

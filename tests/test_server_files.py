@@ -222,7 +222,7 @@ def test_others_files_and_stores_do_not_exist(
         upload(rob)
 
 
-READS = ("search", "chat/completions", "embeddings")
+READS = ("search", "chat/completions", "embeddings", "responses", "{response_id}")
 
 
 def test_a_reader_changes_nothing_by_any_route(served: tuple[Workspace, str], secrets: dict[str, str]) -> None:

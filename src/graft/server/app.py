@@ -19,7 +19,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from graft.errors import GraftError
-from graft.server import chat, files, health, lookups, vector_stores
+from graft.server import chat, files, health, lookups, responses, vector_stores
 from graft.server.authorising import Serving, authorised, digest_of
 from graft.server.door import Door, is_loopback
 from graft.server.failing import ErrorBody, failure_of, http_failure, validation_failure
@@ -27,7 +27,7 @@ from graft.server.lanes import ClientLeft, Lane
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
-V1 = (chat.router, lookups.router, files.router, vector_stores.router)
+V1 = (chat.router, responses.router, lookups.router, files.router, vector_stores.router)
 
 _MOST_FILES_IN_LINE = 100_000
 _EVERY_S = 60.0

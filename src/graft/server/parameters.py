@@ -65,7 +65,7 @@ class Grounded:
     model: str
     question: str
     history: tuple[Message, ...]
-    collection: str | None
+    collection: str | tuple[str, ...] | None
     strict: bool
     most_tokens: int | None
     temperature: float | None
@@ -91,7 +91,7 @@ def asked_of(request: ChatRequest) -> Grounded | ClosedBook:
     Raises:
         ParameterRefused: A parameter, or a combination of them, cannot be honoured.
     """
-    _refuse_unsupported(request.model_extra or {}, _NEUTRAL, _NO_MATTER, at="")
+    refuse_unsupported(request.model_extra or {}, _NEUTRAL, _NO_MATTER, at="")
     messages = [_message(number, message) for number, message in enumerate(request.messages)]
     options = request.graft or GraftOptions()
     if options.draft and not (request.stream and options.retrieval):
@@ -158,7 +158,7 @@ def _closed_book(request: ChatRequest, messages: Sequence[Message], options: Gra
 
 def _message(number: int, message: ChatMessage) -> Message:
     at = f"messages[{number}]"
-    _refuse_unsupported(message.model_extra or {}, _NEUTRAL_IN_MESSAGE, _NOT_READ, at=f"{at}.")
+    refuse_unsupported(message.model_extra or {}, _NEUTRAL_IN_MESSAGE, _NOT_READ, at=f"{at}.")
     if message.content is None and message.role != "assistant":
         raise ParameterRefused(
             f"{at} has no content", param=f"{at}.content", fix="give it text", code="invalid_value"
@@ -166,9 +166,18 @@ def _message(number: int, message: ChatMessage) -> Message:
     return Message("system" if message.role == "developer" else message.role, message.text)
 
 
-def _refuse_unsupported(
-    given: Mapping[str, Any], neutral: Mapping[str, Sequence[Any]], no_matter: frozenset[str], *, at: str
+def refuse_unsupported(
+    given: Mapping[str, Any], neutral: Mapping[str, Sequence[Any]], no_matter: frozenset[str], *, at: str = ""
 ) -> None:
+    """Refuse what would change the answer.
+
+    Args:
+        neutral: Parameters that are not supported, and their values that ask for nothing.
+        no_matter: Parameters that change no answer.
+        at: Where they stand.
+    Raises:
+        ParameterRefused: The first that cannot be honoured.
+    """
     for name, value in given.items():
         if name in no_matter or (name in neutral and (value is None or value in neutral[name])):
             continue

@@ -71,10 +71,14 @@ class QuestionVerbs(Opened):
         model: str | None = None,
         retrieval: bool = True,
         strict: bool = False,
-        collection: str | None = None,
+        collection: str | tuple[str, ...] | None = None,
         history: Sequence[Message] = (),
     ) -> Generator[str, None, Answer]:
-        """Like `ask`, yielding the model's draft as it is written; the return value is the Answer."""
+        """Like `ask`, yielding the model's draft as it is written; the return value is the Answer.
+
+        Args:
+            collection: One, or several.
+        """
         from graft.answering import answer_closed_book, answer_stream
 
         if strict and not retrieval:
@@ -87,7 +91,7 @@ class QuestionVerbs(Opened):
             return answer_stream(question, asking, history=history, strict=strict)
         return answer_closed_book(question, asking)
 
-    def _asking(self, model: str | None, collection: str | None) -> Asking:
+    def _asking(self, model: str | None, collection: str | tuple[str, ...] | None) -> Asking:
         from graft.answering import Asking
 
         return Asking(
@@ -97,6 +101,6 @@ class QuestionVerbs(Opened):
             principals=self.principals,
             answering=self.settings.answering,
             retrieval=self.settings.retrieval,
-            collections=None if collection is None else (collection,),
+            collections=(collection,) if isinstance(collection, str) else collection,
             reader=self._reader_of(model),
         )
