@@ -250,7 +250,7 @@ CLOSED = {"retrieval": False}
 @pytest.mark.parametrize(
     ("words", "variables", "status", "message"),
     [
-        (("--host", "0.0.0.0"), {}, 2, "no users and no access keys"),
+        (("--host", "0.0.0.0"), {}, 2, "no administrator's key"),
         (("--port", "70000"), {}, 2, "70000"),
         (("--port", "0"), {"GRAFT_API_KEY": ""}, 2, "GRAFT_API_KEY is empty"),
     ],
