@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from graft.server import in_background
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
+from tests.event_loops import run_aside
 
 MODEL = "smollm2-135m"
 CLOSED = {"graft": {"retrieval": False}}
@@ -327,8 +326,7 @@ def test_the_asynchronous_client_works_too(url: str) -> None:
             text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
         return whole.choices[0].message.content or "", text
 
-    with ThreadPoolExecutor(1) as aside:  # LiteLLM may have left a loop in this thread, which a run would orphan
-        whole, streamed = aside.submit(lambda: asyncio.run(both())).result()
+    whole, streamed = run_aside(both)
     assert whole == streamed and "140" in whole
 
 

@@ -11,10 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import openai
@@ -27,8 +27,7 @@ from graft.server.failing import Busy, Stopping
 from graft.server.lanes import ClientLeft, Lane, Tell
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
-
-T = TypeVar("T")
+from tests.event_loops import run_aside
 
 LONG: dict[str, Any] = {
     "model": "smollm2-135m",
@@ -61,12 +60,6 @@ def narrow(home: Path) -> Iterator[tuple[str, Serving]]:
 def serving_of(app: FastAPI) -> Serving:
     serving: Serving = app.state.serving
     return serving
-
-
-def run_aside(scenario: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """In another thread: LiteLLM may have left a loop in this one, which `asyncio.run` would orphan."""
-    with ThreadPoolExecutor(1) as aside:
-        return aside.submit(lambda: asyncio.run(scenario())).result()
 
 
 def until(condition: Any, seconds: float = 30.0) -> None:

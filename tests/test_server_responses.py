@@ -12,6 +12,7 @@ import pytest
 from graft.server import in_background
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
+from tests.event_loops import run_aside
 
 MODEL = "smollm2-135m"
 TRAVEL = b"# Travel\n\nA hotel may cost at most 140 EUR a night. Breakfast is paid in addition.\n"
@@ -122,9 +123,7 @@ async def _asynchronous(url: str, key: str, tools: Any) -> str:
 
 
 def test_the_asynchronous_client_works_too(served: tuple[str, str, str], tools: Any) -> None:
-    import asyncio
-
-    assert "140" in asyncio.run(_asynchronous(served[0], served[1], tools))
+    assert "140" in run_aside(lambda: _asynchronous(served[0], served[1], tools))
 
 
 @pytest.mark.parametrize(
