@@ -82,7 +82,7 @@ def test_a_report_decides_and_its_text_is_not_obeyed(run: Run, answers: str, tmp
     path = tmp_path / "compare.json"
     path.write_text(json.dumps(REPORT))
     status, out, _ = run("--answers", answers, "--report", str(path))
-    assert status == 0 and "on 60 questions rag scored 0.8" in out and "\x1b[2J" not in out
+    assert status == 0 and "on 60 questions rag scored 80.0 (70.0 to 90.0)" in out and "\x1b[2J" not in out
     assert "best [2Jsentence, which is no arm" in out and "60 questions show only large differences" in out
 
 

@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 
 from graft.comparing.report import markdown, terminal, write_html
 from graft.comparing.report_figures import clean, leader, score_pairs
-from graft.comparing.report_html import SHOWN_QUESTIONS, page
+from graft.comparing.report_html import SHOWN_EXAMPLES, SHOWN_QUESTIONS, page
 from graft.comparing.report_plot import LEFT, RIGHT, TOP, plot
 from graft.comparing.values import SCORE, Arm, ArmReply, Comparison, LatencyFigures, Record
 from graft.errors import UsageError
@@ -290,7 +290,7 @@ def test_thousands_of_long_replies_make_a_page_of_bounded_size_that_counts_what_
     apart = int(re.findall(r"On ([\d,]+) of 5,000 questions", text)[0].replace(",", ""))
     assert apart > 2000
     assert f"the other {apart - SHOWN_QUESTIONS:,} are left out" in text
-    assert Seen(text).tags["article"] == 3 * SHOWN_QUESTIONS
+    assert Seen(text).tags["article"] == 3 * (SHOWN_QUESTIONS + SHOWN_EXAMPLES)
     assert "more characters)" in text and "250 more warnings" in text
     comment = markdown(replace(made, records=long, warnings=tuple("x" * 5000 for _ in range(300))))
     assert len(comment) < 65_536, "longer than a comment of a pull request may be"

@@ -206,7 +206,8 @@ def test_a_clear_difference_is_named_and_equal_arms_differ_in_nothing(tmp_path: 
         ("same", "bad"): "better",
     }
     assert verdict_of(arms, pairs) == (
-        "good is better than bad by 100.0 points; between good and same there is no significant difference"
+        "Not decided between good and same, which lead. good is better than bad by 100.0 points. Between good and "
+        "same there is no significant difference."
     )
     assert sample_words(arms, records).startswith("with 30 questions you can see")
     assert all(-1 <= p.low <= p.difference <= p.high <= 1 for p in pairs)
@@ -222,14 +223,14 @@ def test_the_verdict_says_what_a_better_arm_takes_and_which_of_equals_is_lightes
         return verdict_of(arms, pairs_of(arms, records))
 
     assert verdict(("slow", "8 days", 6000.0, 0.004), ("quick", "9 weeks", 1000.0, 0.001)) == (
-        "slow is better than quick by 100.0 points ($4.00 instead of $1.00 for 1,000 questions and 6.0 s instead of "
-        "1.0 s a question)"
+        "Use slow. slow is better than quick by 100.0 points ($4.00 instead of $1.00 for 1,000 questions and 6.0 s "
+        "instead of 1.0 s a question)."
     )
     assert verdict(("a", "8 days", 6000.0, None), ("b", "8 days", 900.0, None)).endswith(
-        "no significant difference, and b is the fastest of them (900 ms a question against 6.0 s of a)"
+        "difference, and b is the fastest of them (900 ms for half of the questions against 6.0 s of a)."
     )
     assert verdict(("c", "8 days", 900.0, 0.004), ("d", "8 days", 6000.0, 0.001)).endswith(
-        "and d is the cheapest of them ($1.00 for 1,000 questions against $4.00 of c)"
+        "and d is the cheapest of them ($1.00 for 1,000 questions against $4.00 of c)."
     )
 
 
@@ -239,7 +240,9 @@ def test_an_arm_is_not_praised_for_what_needs_no_model(tmp_path: Path) -> None:
     arms, records = experiment([contestant("rag", says("8 days")), control, other], 10, tmp_path)
     pairs = pairs_of(arms, records)
     assert {(p.a, p.b) for p in pairs} == {("rag", "best-sentence"), ("rag", "always-first")}
-    assert "rag is not shown to be better than best-sentence and always-first" in verdict_of(arms, pairs)
+    told = verdict_of(arms, pairs)
+    assert told.startswith("Use no model yet: none is shown to be better than best-sentence, which needs none.")
+    assert "rag is not shown to be better than best-sentence and always-first" in told
 
 
 def test_more_conflicts_are_worse(tmp_path: Path) -> None:
@@ -303,15 +306,16 @@ def test_few_shot_shows_the_nearest_examples_within_the_context() -> None:
 
 def test_an_arm_without_what_it_needs_is_refused_and_left_out_by_default() -> None:
     request = CompareRequest(questions="q.jsonl", model="m")
-    assert arms_of(request, documents=True, questions_to_learn=False) == (
+    assert arms_of(request, documents=True, questions_to_learn=False)[0] == (
         "base",
         "rag",
         "best-sentence",
         "always-first",
     )
-    assert arms_of(request, documents=False, questions_to_learn=False) == ("base",)
+    taken, left_out = arms_of(request, documents=False, questions_to_learn=False)
+    assert taken == ("base",) and left_out["rag"] == "graft add FOLDER" and len(left_out) == 10
     trained = replace(request, train="t.jsonl", retrieval_aware="reader")
-    assert len(arms_of(trained, documents=True, questions_to_learn=False)) == 10
+    assert len(arms_of(trained, documents=True, questions_to_learn=False)[0]) == 11
     with pytest.raises(UsageError, match="'tuned' needs a tuned model"):
         arms_of(replace(request, arms=("base", "tuned")), documents=True, questions_to_learn=False)
     with pytest.raises(UsageError, match="no arm 'ragged'"):

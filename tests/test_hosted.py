@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from graft.errors import ContextOverflow, GraftError, ModelError
+from graft.extras import install
 from graft.models import GenerateOptions, Message, complete
 from graft.models.hosted import HostedModel, embedding_limits, hosted_embeddings
 from graft.testing.model import ModelContract
@@ -233,4 +234,4 @@ def test_litellm_is_not_imported_before_it_is_used_and_its_absence_has_a_remedy(
         "except Exception as error:\n    print(type(error).__name__, error.fix)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "ModelError pip install 'graft-llm[hosted]'\n"
+    assert done.stdout == f"ModelError {install('hosted')}\n"

@@ -15,6 +15,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 from graft.documents import Document
 from graft.errors import LimitExceeded, ReadError
+from graft.extras import install
 from graft.readers import SandboxedReader, pdf, scan
 from graft.readers.page_text import Line
 from graft.settings import ReadingSettings
@@ -153,7 +154,7 @@ def test_a_scan_without_ocr_says_what_to_install(messy: Path) -> None:
     source = messy / "ocrmypdf+OCRmyPDF/tests/resources/linn.pdf"
     with pytest.raises(pdf.Scanned, match="1 of 1 pages are pictures") as caught:
         pdf.read(source.read_bytes(), name=source.name, limits=LIMITS)
-    assert caught.value.fix == "pip install 'graft-llm[ocr]'"
+    assert caught.value.fix == install("ocr")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ What was measured outranks the rules. It does not know how advice is shown.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,10 +15,11 @@ from graft.advising.breaking_even import BreakEven, break_evens
 from graft.advising.costs import ArmCost, Hosting, arm_costs
 from graft.advising.evidence import Evidence, excluded, settled
 from graft.advising.model_prices import table_source
-from graft.advising.needs import Needs
+from graft.advising.needs import Needs, needs_from
 from graft.advising.prices import Prices, shipped_prices
 from graft.advising.report import Report
 from graft.advising.rules import ENOUGH, Weighed, weigh
+from graft.extras import install
 
 _LATENCY_MS = {"seconds": None, "second": 1000.0, "instant": 200.0}
 _FITS_A_PROMPT = 50_000
@@ -106,12 +108,16 @@ def advise(needs: Needs, report: Report | None = None, prices: Prices | None = N
     Without a report, each criterion moves retrieval and tuning by points (`rules`), and 3 are enough for either; with
     both, the model is tuned first and retrieval goes with the tuned model. With a report, the arm that costs least
     among those not shown to be worse than the best is recommended, of the arms that the needs allow: rules then only
-    stand beside it. Costs use the report's measured tokens.
+    stand beside it. Costs use the report's measured tokens, and what the report counted stands for the answer: the
+    size of the documents, the number of examples.
 
     Args:
         prices: Instead of those that Graft ships.
     """
     prices = prices or shipped_prices()
+    said_before = needs
+    if report is not None and report.facts:
+        needs = needs_from({**needs.to_json(), **report.facts})
     costs: dict[Hosting, tuple[ArmCost, ...]] = {
         hosting: arm_costs(needs, prices, hosting=hosting, report=report) for hosting in ("hosted", "self")
     }
@@ -134,9 +140,24 @@ def advise(needs: Needs, report: Report | None = None, prices: Prices | None = N
         self_hosted=costs["self"],
         break_even=break_evens(chosen, months=needs.months),
         references=_references(needs, by_arm, prices),
-        cautions=_cautions(needs, report, evidence is not None, arm, weighed, by_arm),
-        compare=_compare(needs),
+        cautions=(
+            *_corrections(said_before, needs),
+            *_cautions(needs, report, evidence is not None, arm, weighed, by_arm),
+        ),
+        compare=_compare(needs, "" if report is None else report.model),
     )
+
+
+def _corrections(said: Needs, counted: Needs) -> tuple[str, ...]:
+    """Answers that are not what was counted, and answers that nobody seems to have given."""
+    found = [
+        f"{key} is {getattr(counted, key):,} by the report, not {getattr(said, key):,} as answered"
+        for key in ("corpus_tokens", "examples")
+        if getattr(said, key) != getattr(counted, key)
+    ]
+    if said == Needs():
+        found.append("every answer is the usual one: edit them, for they decide what the report leaves open")
+    return tuple(found)
 
 
 def _arm(approach: Approach, needs: Needs) -> str:
@@ -194,15 +215,15 @@ def _cautions(
         found.append(f"{arm} {reason}; measure it before you rely on it")
     found += _of_the_costs(needs, costs[costed_as(arm)])
     if needs.hosting == "hosted" and table_source() is None:
-        found.append(
-            "LiteLLM is not installed, so prices of hosted models are unknown: pip install 'graft-llm[hosted]'"
-        )
+        found.append(f"LiteLLM is not installed, so prices of hosted models are unknown: {install('hosted')}")
     return tuple(found)
 
 
 def _of_the_report(report: Report, needs: Needs, arm: str, weighed: Weighed) -> list[str]:
     found, chosen, limit = [], report.arm(arm), _LATENCY_MS[needs.latency]
     assert chosen is not None
+    if report.verdict:
+        found.append(f"the report's own verdict: {_first(report.verdict)}")
     for one in report.arms:
         if approach_of(one.name) is None and not report.worse(one.name, than=arm):
             found.append(f"{one.name}, which is no arm that Graft tunes or retrieves for, is not shown to be worse")
@@ -219,6 +240,15 @@ def _of_the_report(report: Report, needs: Needs, arm: str, weighed: Weighed) -> 
     return found
 
 
+def _first(verdict: str) -> str:
+    """Its first sentence.
+
+    >>> _first("Not decided: 1.5 points. More.")
+    'Not decided: 1.5 points'
+    """
+    return re.split(r"\.(?:\s|$)", verdict, maxsplit=1)[0]
+
+
 def _of_the_costs(needs: Needs, cost: ArmCost) -> list[str]:
     initial, monthly = cost.initial_usd(), cost.monthly_usd(needs.questions_per_month)
     if initial is None or monthly is None:
@@ -229,20 +259,19 @@ def _of_the_costs(needs: Needs, cost: ArmCost) -> list[str]:
     return []
 
 
-def _compare(needs: Needs) -> str:
-    """The command that measures the arms which the needs leave open."""
+def _compare(needs: Needs, model: str) -> str:
+    """The command that measures the arms which the needs leave open.
+
+    Args:
+        model: That was measured before; else the one of the settings, which needs no option.
+    """
     arms = [arm for arm in ("base", "few-shot", "rag", "tuned", "tuned+rag") if _possible(arm, needs)]
     hosted = needs.hosting == "hosted" and needs.model and not any(map(is_tuned, arms))
     words = ["graft", "compare", "--questions", "questions.jsonl"]
     if needs.examples:
         words += ["--train", "examples.jsonl"]
-    words += [
-        "--model",
-        f"litellm/{needs.model.removeprefix('litellm/')}" if hosted else "BASE",
-        "--arms",
-        ",".join(arms),
-    ]
-    return shlex.join(words)
+    base = model or (f"litellm/{needs.model.removeprefix('litellm/')}" if hosted else "")
+    return shlex.join([*words, *(["--model", base] if base else []), "--arms", ",".join(arms)])
 
 
 def _possible(arm: str, needs: Needs) -> bool:

@@ -95,12 +95,13 @@ def _sentence(report: Report, chosen: MeasuredArm, best: MeasuredArm, *, known: 
     shown = f"on {report.questions:,} questions {chosen.name} scored {_figure(chosen)}"
     if chosen is best:
         return f"{shown}, the most of what you can use"
+    shown = f"not decided by measurement; {shown}"
     why = "costs more" if known else "takes more work"
     return f"{shown}; {best.name}, with {_figure(best)}, is not shown to be better and {why}"
 
 
 def _figure(arm: MeasuredArm) -> str:
-    return f"{arm.score:.3g} ({arm.low:.3g} to {arm.high:.3g})"
+    return f"{100 * arm.score:.1f} ({100 * arm.low:.1f} to {100 * arm.high:.1f}) of 100 points"
 
 
 def _row(

@@ -61,12 +61,18 @@ class Report:
 
     Attributes:
         failed: Arms that answered no question, and why; they are none of `arms`.
+        verdict: What the report itself says, first what to do; "" where it says nothing.
+        facts: What it counted that a question of `needs` asks for, by the question's key.
+        model: The base of its arms; "" where it does not say.
     """
 
     arms: tuple[MeasuredArm, ...]
     pairs: tuple[MeasuredPair, ...]
     questions: int
     failed: Mapping[str, str] = field(default_factory=dict)
+    verdict: str = ""
+    facts: Mapping[str, int] = field(default_factory=dict)
+    model: str = ""
 
     def arm(self, name: str) -> MeasuredArm | None:
         return next((arm for arm in self.arms if arm.name == name), None)
@@ -114,7 +120,31 @@ def report_from(given: Mapping[str, Any], *, name: str = "report") -> Report:
         pairs=tuple(pair for pair in pairs if pair.a not in failed and pair.b not in failed),
         questions=int(questions),
         failed=failed,
+        verdict=_text_of(given.get("verdict")),
+        facts=_facts(given.get("settings")),
+        model=_text_of(_inside(given.get("settings"), "request", "model")),
     )
+
+
+def _facts(settings: object) -> dict[str, int]:
+    """What was counted: tokens of the documents, and examples where some were given."""
+    tokens, examples = _inside(settings, "documents", "tokens"), _inside(settings, "examples")
+    found = {}
+    if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0:
+        found["corpus_tokens"] = tokens
+    if isinstance(examples, int) and not isinstance(examples, bool) and examples > 0:
+        found["examples"] = examples
+    return found
+
+
+def _inside(given: object, *keys: str) -> object:
+    for key in keys:
+        given = given.get(key) if isinstance(given, Mapping) else None
+    return given
+
+
+def _text_of(given: object) -> str:
+    return given if isinstance(given, str) else ""
 
 
 def _arm(given: object, where: str) -> MeasuredArm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ def advise(answers: str | None, report: str | None, prices: str | None, example:
         return
     measured = advising.read_report(report) if report else None
     priced = advising.read_prices(prices) if prices else None
-    advice = advising.advise(advising.read_needs(answers) if answers else _asked(as_json), measured, priced)
+    again = "".join(f" {option} {shlex.quote(f)}" for option, f in (("--report", report), ("--prices", prices)) if f)
+    needs = advising.read_needs(answers) if answers else _asked(as_json, again)
+    advice = advising.advise(needs, measured, priced)
     if as_json:
         emit_json(advice.to_json())
         return
@@ -40,9 +43,11 @@ def advise(answers: str | None, report: str | None, prices: str | None, example:
     show_advice(advice)
 
 
-def _asked(as_json: bool) -> Needs:
+def _asked(as_json: bool, again: str) -> Needs:
     """The answers of whoever sits at the terminal.
 
+    Args:
+        again: The other options of the command.
     Raises:
         UsageError: Nobody does.
     """
@@ -51,7 +56,7 @@ def _asked(as_json: bool) -> Needs:
     if as_json or not sys.stdin.isatty():
         raise UsageError(
             "nobody is here to be asked, and --answers names no file",
-            fix="graft advise --example > answers.toml, edit it, and graft advise --answers answers.toml",
+            fix=f"graft advise --example > answers.toml, edit it, and graft advise --answers answers.toml{again}",
         )
     usual = Needs()
     note("Enter keeps what stands in brackets; Ctrl-C ends.")

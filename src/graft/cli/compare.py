@@ -85,6 +85,7 @@ def compare(
             database=database,
             fresh=fresh,
             into=into,
+            documents=documents,
         )
 
         def told(seen: CompareProgress) -> None:
@@ -117,6 +118,8 @@ def _plain(ahead: Ahead) -> dict[str, Any]:
 
 
 def _show_ahead(ahead: Ahead) -> None:
+    from graft.comparing.report_figures import duration
+
     for words in ahead.warnings:
         note(f"! {words}", "yellow")
     for words in ahead.training:
@@ -127,10 +130,11 @@ def _show_ahead(ahead: Ahead) -> None:
     written = sum(one.reply_tokens for one in ahead.arms)
     cost = "at a price that is not known" if ahead.cost_usd is None else f"for at most ${ahead.cost_usd:.4f}"
     cost = cost if ahead.cost_usd != 0 else "and nobody is to be paid"
+    took = "" if not ahead.seconds else f"; at most about {duration(1000 * ahead.seconds)} on this machine"
     arms = ", ".join(one.arm for one in ahead.arms)
     note(
         f"{ahead.questions:,} questions to {arms}: {asked:,} to be asked ({kept:,} are kept), about {tokens:,} "
-        f"tokens read and at most {written:,} written, {cost}"
+        f"tokens read and at most {written:,} written, {cost}{took}"
     )
 
 

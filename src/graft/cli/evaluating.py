@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -139,9 +140,12 @@ def _baseline(estimate: Estimate | None) -> str:
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Any]:
-    """A progress bar on stderr, as a callback (what, done, total); nothing where nobody looks."""
-    if quiet or not console(stderr=True).is_terminal:
+    """A progress bar on stderr, as a callback (what, done, total); in a file a line now and then."""
+    if quiet:
         yield lambda what, done, total: None
+        return
+    if not console(stderr=True).is_terminal:
+        yield _now_and_then()
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -154,6 +158,22 @@ def progress_bar(*, quiet: bool) -> Iterator[Any]:
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+def _now_and_then() -> Callable[[str, int, int | None], None]:
+    """Tells how far it is, at most every so many seconds."""
+    told = time.monotonic()
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            note(f"{what}: {done:,} of {total:,}" if total else what)
+
+    return tell
 
 
 COMMANDS = (evaluate, regress)

@@ -14,6 +14,7 @@ import click
 from graft.cli.options import open_workspace, shared
 from graft.cli.output import emit_json, note, say
 from graft.errors import GraftError
+from graft.extras import install
 
 _EXTRA = {"fastapi", "starlette", "pydantic", "uvicorn"}
 
@@ -61,9 +62,7 @@ def _server() -> Any:
     except ImportError as error:
         if error.name is None or error.name.split(".")[0] not in _EXTRA:
             raise
-        raise GraftError(
-            f"graft serve needs {error.name}, which is not installed", fix="pip install 'graft-llm[serve]'"
-        ) from error
+        raise GraftError(f"graft serve needs {error.name}, which is not installed", fix=install("serve")) from error
     return server
 
 

@@ -16,10 +16,11 @@ from graft.access import Principals
 from graft.answering import Answer, Asking, answer
 from graft.citing import Citation, Verdict, without_markers
 from graft.citing.quoting import quote_answer, spelled_out
+from graft.comparing.citations import recall_of
 from graft.comparing.values import ArmReply, OneTime, ShownCitation
 from graft.dataset import Example
 from graft.embedding import Embedder
-from graft.evaluation.baselines import NearestVote
+from graft.evaluation.baselines import NearestVote, best_constant
 from graft.evaluation.questions import Question
 from graft.models import GenerateOptions, Message, Model, Reply, Usage, complete
 from graft.prompting import grounded_prompt
@@ -181,7 +182,9 @@ class FromDocuments:
             GraftError: As `answering.answer`.
         """
         history = [turn for turn in question.messages[:-1] if turn.role != "system"]
-        return _from_answer(answer(question.text, self._asking, history=history))
+        given = answer(question.text, self._asking, history=history)
+        told = _from_answer(given)
+        return replace(told, recall=recall_of(question, given.hits[: self._asking.passages]))
 
     def prompt_tokens(self, question: Question) -> int:
         """Of its prompt, but for the rewriting of a follow-up; nothing is asked."""
@@ -247,6 +250,12 @@ def nearest_vote(train: Sequence[Example]) -> Replies:
     return reply
 
 
+def constant(train: Sequence[Example], fits: Callable[[str, Sequence[str]], float]) -> Replies:
+    """The same reply to everything: the one that fits the examples' answers best."""
+    said = best_constant([example.answer for example in train], fits)
+    return lambda question: ArmReply(reply=said, mode="control", total_ms=0.0, cost_usd=0.0)
+
+
 def best_sentence(library: Library) -> Replies:
     """The sentence of the documents that fits the question best, word for word."""
 
@@ -254,7 +263,8 @@ def best_sentence(library: Library) -> Replies:
         asked = _standing_alone(question)
         found = library.search(asked)
         best = quote_answer(asked, found.hits, embed=library.embedder.embed, page_of=lambda hit, offset: hit.page)
-        return _quoted("" if best is None else spelled_out(best), () if best is None else (_shown(best),), found)
+        told = _quoted("" if best is None else spelled_out(best), () if best is None else (_shown(best),), found)
+        return replace(told, recall=recall_of(question, found.hits))
 
     return reply
 
@@ -264,7 +274,8 @@ def always_first(library: Library) -> Replies:
 
     def reply(question: Question) -> ArmReply:
         found = library.search(_standing_alone(question))
-        return _quoted(found.hits[0].text if found.hits else "", tuple(_whole(hit) for hit in found.hits[:1]), found)
+        told = _quoted(found.hits[0].text if found.hits else "", tuple(map(_whole, found.hits[:1])), found)
+        return replace(told, recall=recall_of(question, found.hits[:1]))
 
     return reply
 

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from graft.comparing.arms import Contestant
-from graft.comparing.citations import cited, with_evidence
+from graft.comparing.citations import cited, expected_of, places_of, with_evidence
 from graft.comparing.values import (
     SCORE,
     Arm,
@@ -25,15 +25,13 @@ from graft.comparing.values import (
     Verdict,
 )
 from graft.comparing.verdict import ranked
-from graft.dataset import Example
-from graft.dataset.retrieval_aware_evidence import evidence_of
 from graft.evaluation import evaluating
 from graft.evaluation.judging import Pair as JudgePair
 from graft.evaluation.judging import judge_pairs
 from graft.evaluation.metrics import abstention
 from graft.evaluation.questions import Question
 from graft.evaluation.scoring import DECIDES, Scores, score, scored_by
-from graft.evaluation.statistics import Comparison, compare, holm, sample_says
+from graft.evaluation.statistics import Comparison, Estimate, compare, holm, mean_interval, sample_says
 from graft.models import Model
 
 SIGNIFICANT = 0.05
@@ -46,8 +44,7 @@ def records_of(
     """Every reply with its scores, of the questions that were asked."""
     found = []
     for question, row in zip(questions, rows, strict=False):
-        evidence = evidence_of(Example(id=question.id, messages=question.messages, extra=question.extra))
-        places = tuple((one.document, one.quote) for one in evidence)
+        places = places_of(question)
         told = {name: with_evidence(reply, places) for name, reply in row.items()}
         replies = {name: _scored(question, reply, places, needs) for name, reply in told.items()}
         found.append(
@@ -75,7 +72,11 @@ def _scored(question: Question, reply: ArmReply, evidence: Sequence[tuple[str, s
         "abstention_accuracy": float(declined == (question.kind == "unanswerable")),
         **cited(reply, evidence),
     }
-    return replace(reply, scores=scores, unmeasured=unmeasured)
+    if reply.recall is not None and reply.recall.expected != expected_of(question):
+        reply = replace(reply, recall=None)
+    if reply.recall is not None:
+        scores["context_recall"] = reply.recall.share
+    return replace(reply, scores=scores, unmeasured=unmeasured, declined=declined)
 
 
 def arm_of(one: Contestant, records: Sequence[Record], *, seed: int = 0) -> Arm:
@@ -104,7 +105,23 @@ def arm_of(one: Contestant, records: Sequence[Record], *, seed: int = 0) -> Arm:
         cost_usd_per_1000=1000 * _mean(known) if known and len(known) == len(costs) else None,
         one_time=one.one_time,
         one_time_cost_usd=_once(one),
+        declined=sum(reply.declined for reply in answered),
     )
+
+
+def fitness(name: str, records: Sequence[Record]) -> Estimate | None:
+    """The share of an arm's answers that are right by the mildest metric there is; None where none can tell.
+
+    F1 and ROUGE-L are low for a right answer in many words, so an answer that holds the expected one, or that a judge
+    calls right, is right here. Free text is left out where no judge read it.
+    """
+    told = [record.replies[name].scores for record in records if not _open(record, name)]
+    mild = [max(scores.get(metric, 0.0) for metric in (SCORE, "contained", "judged")) for scores in told]
+    return mean_interval(mild) if mild else None
+
+
+def _open(record: Record, name: str) -> bool:
+    return record.kind == "text" and "judged" not in record.replies[name].scores
 
 
 def _once(one: Contestant) -> float | None:

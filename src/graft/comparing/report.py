@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from graft.comparing.report_figures import (
     COLUMNS,
     FRESH_COLUMNS,
+    alone,
     arms_in_order,
+    because,
     break_evens,
     cells,
     chance,
@@ -27,9 +29,12 @@ from graft.comparing.report_figures import (
     counted,
     cut,
     disagreements,
+    examples,
     failures,
     fresh_rows,
     groups,
+    headline,
+    leader,
     outcome,
     points,
     rests_on,
@@ -47,7 +52,11 @@ if TYPE_CHECKING:
 _PAIRS = 10
 """Pairs that a terminal or a pull request shows; the page shows more, the JSON all."""
 _WARNINGS = 20
-_LONGEST = 500
+_LONGEST, _LONGEST_VERDICT = 500, 2000
+_FINDINGS = 12
+_SHOWN, _SHORT = 5, 100
+"""Example replies, and their characters."""
+_SAID_COLUMNS = ("question", "expected", "reply")
 _UNBROKEN = ("arm", "score", "a", "b", "a minus b, points")
 _PAIR_COLUMNS = ("a", "b", "a minus b, points", "Holm p", "visible from", "verdict")
 
@@ -56,15 +65,22 @@ def terminal(comparison: Comparison) -> RenderableType:
     """Verdict, what it rests on, arms and pairs, to be printed by rich."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [_text(comparison.verdict, "bold")]  # no frame: a console that wraps softly cuts it
+    parts: list[RenderableType] = [_text(headline(comparison), "bold")]  # no frame: soft wrapping would cut it
+    if more := because(comparison):
+        parts.append(_text(more, most=_LONGEST_VERDICT))
     if comparison.partial is not None:
         parts.append(_text(f"Not finished: {comparison.partial}", "yellow"))
     parts += [_text(f"· {line}") for line in rests_on(comparison)]
     parts += [_text(f"! {line}", "yellow") for line in _cautions(comparison)]
+    parts += [_text(f"! {line}", "yellow") for line in comparison.findings[:_FINDINGS]]
     for title, arms in groups(comparison):
         parts.append(_grid(title, COLUMNS, [cells(arm, comparison) for arm in arms]))
     if pairs := _pair_rows(comparison):
         parts.append(_grid("Pairs, by the score", _PAIR_COLUMNS, pairs))
+    if note := alone(comparison):
+        parts.append(_text(note, "dim"))
+    if said := _said(comparison):
+        parts.append(_grid(f"What {said[0]} said, for example", _SAID_COLUMNS, said[1]))
     if fresh := fresh_rows(comparison):
         parts.append(_grid("Facts changed in the documents, and asked again", FRESH_COLUMNS, fresh))
     parts += [_text(line, "dim") for line in _left_out(comparison)]
@@ -73,16 +89,22 @@ def terminal(comparison: Comparison) -> RenderableType:
 
 def markdown(comparison: Comparison) -> str:
     """The report without the replies, short enough for a pull request's comment."""
-    lines = [f"**{_marked(comparison.verdict)}**"]
+    lines = [f"**{_marked(headline(comparison))}**"]
+    if more := because(comparison):
+        lines.append(_marked(more, _LONGEST_VERDICT))
     if comparison.partial is not None:
         lines.append(f"**Not finished:** {_marked(comparison.partial)}")
     lines.append("\n".join(f"- {_marked(line)}" for line in rests_on(comparison)))
     if cautions := _cautions(comparison):
         lines += ["### Warnings", "\n".join(f"- {_marked(line)}" for line in cautions)]
+    if findings := comparison.findings[:_FINDINGS]:
+        lines += ["### What stands out", "\n".join(f"- {_marked(line)}" for line in findings)]
     for title, arms in groups(comparison):
         lines += [f"### {title}", _rows(COLUMNS, [cells(arm, comparison) for arm in arms])]
     if pairs := _pair_rows(comparison):
-        lines += ["### Pairs, by the score", _rows(_PAIR_COLUMNS, pairs)]
+        lines += ["### Pairs, by the score", _rows(_PAIR_COLUMNS, pairs), _marked(alone(comparison))]
+    if said := _said(comparison):
+        lines += [f"### What {_marked(said[0])} said, for example", _rows(_SAID_COLUMNS, said[1])]
     if len(comparison.kinds) > 1:
         lines += ["### By kind of question", _rows(("arm", *comparison.kinds), _kind_rows(comparison))]
     if fresh := fresh_rows(comparison):
@@ -124,6 +146,21 @@ def _pair_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
+def _said(comparison: Comparison) -> tuple[str, list[tuple[str, str, str]]] | None:
+    """The best arm's replies to a few questions, beside what was expected."""
+    best = leader(comparison)
+    rows = []
+    for record in examples(comparison, most=_SHOWN) if best is not None else []:
+        reply = record.replies[best.name] if best is not None and best.name in record.replies else None
+        if reply is None:
+            continue
+        expected = " · ".join(record.answers[:2]) or "no answer: the documents hold none"
+        said = reply.reply or ("(declined)" if reply.declined else "(nothing)")
+        told = (reply.error and f"failed: {reply.error}") or said
+        rows.append((cut(record.question, _SHORT), cut(expected, _SHORT), cut(told, _SHORT)))
+    return None if best is None or not rows else (best.name, rows)
+
+
 def _kind_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     def of(arm: Arm, kind: str) -> str:
         return points(arm.by_kind.get(kind, {}).get(SCORE))
@@ -142,8 +179,8 @@ def _left_out(comparison: Comparison) -> Iterator[str]:
         yield f"The arms disagree on {apart:,} of {asked}; the page shows them side by side."
 
 
-def _marked(text: str) -> str:
-    return escaped(cut(clean(text), _LONGEST))
+def _marked(text: str, most: int = _LONGEST) -> str:
+    return escaped(cut(clean(text), most))
 
 
 def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -152,17 +189,17 @@ def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _text(text: str, style: str = "") -> Text:
+def _text(text: str, style: str = "", most: int = _LONGEST) -> Text:
     from rich.text import Text
 
-    return Text(" ".join(cut(clean(text), _LONGEST).split()), style=style)
+    return Text(" ".join(cut(clean(text), most).split()), style=style)
 
 
 def _grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> RenderableType:
     from rich import box
     from rich.table import Table
 
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_text(title, "bold"), title_justify="left")
     for column in columns:
         grid.add_column(_text(column), overflow="fold", no_wrap=column in _UNBROKEN)
     for row in rows:

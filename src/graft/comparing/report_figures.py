@@ -6,7 +6,7 @@ So that a terminal, a page and a pull request say the same figure in the same wa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import permutations
@@ -16,11 +16,30 @@ from graft.comparing.values import SCORE, Arm, ArmReply, Comparison, Pair, Recor
 from graft.evaluation.card import figure
 from graft.evaluation.statistics import Estimate
 
+_END = re.compile(r"\.\s+(?=\S)")
+_SCORED = {
+    "short": "token F1",
+    "label": "accuracy",
+    "json": "field F1",
+    "sql": "the same rows (without a database the same words)",
+    "text": "ROUGE-L",
+    "unanswerable": "the share declined",
+}
+"""What decides, by the kind of question, in words."""
 APART = 0.5
 """Scores of one question that lie so far apart are a disagreement: half a right answer."""
 UNKNOWN = "unknown"
 NOT_MEASURED = "not measured"
-COLUMNS = ("arm", "score", "against the best", "latency p50 / p95", "tokens in + out", "1,000 questions", "once")
+COLUMNS = (
+    "arm",
+    "score",
+    "against the best",
+    "declined",
+    "latency p50 / p95",
+    "tokens in + out",
+    "1,000 questions",
+    "once",
+)
 
 _UNSHOWN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
@@ -46,12 +65,12 @@ def cut(text: str, most: int) -> str:
     return text if left <= 0 else f"{text[:most]} … ({counted(left, 'more character')})"
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, many: str = "") -> str:
     """
-    >>> counted(1, "question"), counted(1200, "question")
-    ('1 question', '1,200 questions')
+    >>> counted(1, "question"), counted(1200, "question"), counted(2, "reply", "replies")
+    ('1 question', '1,200 questions', '2 replies')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
 def points(estimate: Estimate | None) -> str:
@@ -130,6 +149,11 @@ def tokens(arm: Arm) -> str:
     if arm.control:
         return "none"
     return NOT_MEASURED if arm.error is not None else f"{arm.tokens.prompt:,.0f} + {arm.tokens.completion:,.0f}"
+
+
+def declined(arm: Arm, comparison: Comparison) -> str:
+    """Of how many questions it said that there is no answer."""
+    return NOT_MEASURED if arm.error is not None else f"{arm.declined:,} of {comparison.questions:,}"
 
 
 def once(arm: Arm) -> str:
@@ -234,6 +258,7 @@ def cells(arm: Arm, comparison: Comparison) -> tuple[str, ...]:
         arm.name,
         points(score(arm)),
         against_best(arm, comparison),
+        declined(arm, comparison),
         latency(arm),
         tokens(arm),
         money(arm.cost_usd_per_1000),
@@ -241,11 +266,31 @@ def cells(arm: Arm, comparison: Comparison) -> tuple[str, ...]:
     )
 
 
+def headline(comparison: Comparison) -> str:
+    """The verdict's first sentence: what to do."""
+    return _sentences(comparison.verdict)[0]
+
+
+def because(comparison: Comparison) -> str:
+    """The rest of the verdict."""
+    return _sentences(comparison.verdict)[1]
+
+
+def _sentences(verdict: str) -> tuple[str, str]:
+    end = _END.search(verdict)
+    return (verdict, "") if end is None else (verdict[: end.start() + 1], verdict[end.end() :])
+
+
 def rests_on(comparison: Comparison) -> Iterator[str]:
-    """What the verdict stands on, a sentence each: questions, the leader, its pairs, the reach of the sample."""
+    """What the verdict stands on, a sentence each: questions, documents, the leader's pairs, what was not tried."""
     kinds = [f"{number:,} {kind}" for kind, number in comparison.kinds.items()]
     asked = counted(comparison.questions, "question")
     yield f"{asked} ({', '.join(kinds)}), the same for every arm." if kinds else f"{asked}, the same for every arm."
+    if scored := [f"{_SCORED[kind]} of {kind} answers" for kind in comparison.kinds if kind in _SCORED]:
+        yield f"The score is {', '.join(scored)}, in points of 100; a failed question counts as 0."
+    if {"short", "text"} & set(comparison.kinds) and not comparison.judged:
+        yield "It counts words, and a right answer in other words loses points: --judge MODEL reads them instead."
+    yield from _documents(comparison)
     best = leader(comparison)
     if best is not None:
         yield f"Best mean of the arms with a model: {best.name}, {points(score(best))} of 100 points."
@@ -260,11 +305,48 @@ def rests_on(comparison: Comparison) -> Iterator[str]:
         yield f"{comparison.sample[0].upper()}{comparison.sample[1:]}."
     unknown = comparison.cost_usd is None
     cost = "What the replies cost is not known" if unknown else f"The replies cost {money(comparison.cost_usd)}"
-    yield f"{cost}; asked on {moment(comparison.created)}."
+    yield f"{cost}; begun on {moment(comparison.created)}."
+    yield from _not_tried(comparison)
+
+
+def _documents(comparison: Comparison) -> Iterator[str]:
+    held = comparison.settings.get("documents")
+    if isinstance(held, Mapping) and isinstance(held.get("documents"), int) and isinstance(held.get("passages"), int):
+        yield f"{counted(held['documents'], 'document')}, cut into {counted(held['passages'], 'passage')}."
+
+
+def _not_tried(comparison: Comparison) -> Iterator[str]:
+    """The limits of what was measured: the models, and the arms that were left out."""
+    request = comparison.settings.get("request")
+    base = request.get("model") if isinstance(request, Mapping) else None
+    if isinstance(base, str) and base:
+        yield f"All of it with {base} and what was tuned from it: another model may order the arms in another way."
+    left_out = comparison.settings.get("not_run")
+    if isinstance(left_out, Mapping) and left_out:
+        yield f"Not run: {'; '.join(f'{name} ({needs})' for name, needs in left_out.items())}."
 
 
 def _reading(pair: Pair) -> str:
     return f"{outcome(pair)} (Holm p {chance(pair.p_holm)}; visible from {100 * pair.detectable:.1f} points)"
+
+
+def alone(comparison: Comparison) -> str:
+    """Why an interval may lie clear of 0 and the pair still not be called different; "" where none does."""
+    pairs = score_pairs(comparison)
+    clear = [pair for pair in pairs if pair.low * pair.high > 0 and winner(pair) is None]
+    if not clear:
+        return ""
+    return (
+        f"The interval of {clear[0].a} minus {clear[0].b} lies clear of 0, and yet no difference is claimed: an "
+        f"interval looks at one pair alone, and of {counted(len(pairs), 'pair')} one in twenty would lie so by "
+        "chance. The corrected p decides."
+    )
+
+
+def examples(comparison: Comparison, *, most: int) -> list[Record]:
+    """Questions from all over the file, to see what was said."""
+    step = max(1, len(comparison.records) // most)
+    return list(comparison.records[::step][:most])
 
 
 def failures(comparison: Comparison) -> list[str]:

@@ -21,6 +21,7 @@ from graft.comparing.report_plot import LEFT, RIGHT, TOP, WIDTH, Plot, plot
 from graft.comparing.values import SCORE, Arm, Comparison, Pair
 
 SHOWN_QUESTIONS = 40
+SHOWN_EXAMPLES = 8
 SHOWN_PAIRS = 100
 """By the score, and again of all other metrics together."""
 LONGEST_TEXT, LONGEST_QUOTE, MOST_CITATIONS = 600, 300, 5
@@ -52,6 +53,7 @@ def page(comparison: Comparison) -> str:
             reach=_reach(by_score),
             plots=_plots(arms),
             apart=figures.disagreements(comparison, most=SHOWN_QUESTIONS),
+            examples=figures.examples(comparison, most=SHOWN_EXAMPLES),
             fresh_rows=figures.fresh_rows(comparison),
             break_evens=figures.break_evens(comparison)[:SHOWN_PAIRS],
             settings=_settings(comparison),
@@ -80,6 +82,10 @@ def _environment() -> Environment:
         made.filters[written.__name__] = written
     made.globals.update(
         against_best=figures.against_best,
+        headline=figures.headline,
+        because=figures.because,
+        alone=figures.alone,
+        declined=figures.declined,
         rests_on=figures.rests_on,
         failures=figures.failures,
         SCORE=SCORE,

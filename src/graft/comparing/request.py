@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from graft.errors import UsageError
 
@@ -18,10 +19,11 @@ ARMS = (
     "retrieval-aware",
     "retrieval-aware+rag",
     "nearest-vote",
+    "constant",
     "best-sentence",
     "always-first",
 )
-CONTROLS = ARMS[-3:]
+CONTROLS = ARMS[-4:]
 """Need no model."""
 READ_DOCUMENTS = ("rag", "tuned+rag", "retrieval-aware+rag", "best-sentence", "always-first")
 LEARN = {"tuned": "tuned", "tuned+rag": "tuned", "retrieval-aware": "aware", "retrieval-aware+rag": "aware"}
@@ -46,6 +48,7 @@ class CompareRequest:
         database: SQLite file on which SQL is executed, read-only; without it SQL is compared word for word.
         fresh: File of facts to change in a copy of the documents, and to ask about afterwards.
         into: Folder of the experiment; None is one in the workspace, by the request.
+        documents: Folders that were added for it before; only told, for whoever repeats it.
     """
 
     questions: str | None
@@ -62,6 +65,7 @@ class CompareRequest:
     database: str | None = None
     fresh: str | None = None
     into: str | None = None
+    documents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arms", tuple(dict.fromkeys(self.arms)))
@@ -75,7 +79,16 @@ class CompareRequest:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return {**dataclasses.asdict(self), "arms": list(self.arms)}
+        return {**dataclasses.asdict(self), "arms": list(self.arms), "documents": list(self.documents)}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(**{**given, "arms": tuple(given["arms"]), "documents": tuple(given.get("documents", ()))})
+
+    def experiment(self) -> dict[str, Any]:
+        """What makes it another experiment: neither its budget nor where the documents came from."""
+        return {name: value for name, value in self.to_json().items() if name not in ("budget_usd", "documents")}
 
     def command(self) -> str:
         """The command line that asks for the same.
@@ -83,7 +96,7 @@ class CompareRequest:
         >>> CompareRequest(questions="my q.jsonl", model="smollm2-135m", arms=("base", "rag")).command()
         "graft compare --questions 'my q.jsonl' --model smollm2-135m --arms base,rag"
         """
-        words = ["graft", "compare"]
+        words = ["graft", "compare", *self.documents]
         for option, value in (
             ("--questions", self.questions),
             ("--train", self.train),
@@ -103,8 +116,10 @@ class CompareRequest:
         return shlex.join(words)
 
 
-def arms_of(request: CompareRequest, *, documents: bool, questions_to_learn: bool) -> tuple[str, ...]:
-    """The arms that are asked for, or all that can be had.
+def arms_of(
+    request: CompareRequest, *, documents: bool, questions_to_learn: bool
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The arms that are asked for, or all that can be had; and of those that are not, what they would need.
 
     Args:
         documents: There are some to retrieve from.
@@ -117,7 +132,7 @@ def arms_of(request: CompareRequest, *, documents: bool, questions_to_learn: boo
         learns = LEARN.get(name)
         if name in READ_DOCUMENTS and not documents:
             lacking[name] = ("documents to retrieve from", "graft add FOLDER")
-        elif name in ("few-shot", "nearest-vote") and request.train is None:
+        elif name in ("few-shot", "nearest-vote", "constant") and request.train is None:
             lacking[name] = ("examples", "--train TRAIN.jsonl")
         elif learns == "tuned" and request.tuned is None and request.train is None:
             lacking[name] = ("a tuned model, or examples to train one", "--tuned NAME, or --train TRAIN.jsonl")
@@ -129,4 +144,6 @@ def arms_of(request: CompareRequest, *, documents: bool, questions_to_learn: boo
     for name in request.arms:
         if name in lacking:
             raise UsageError(f"the arm {name!r} needs {lacking[name][0]}", fix=lacking[name][1])
-    return request.arms or tuple(name for name in ARMS if name not in lacking)
+    taken = request.arms or tuple(name for name in ARMS if name not in lacking)
+    without = {name: lacking[name][1] if name in lacking else f"--arms {name}" for name in ARMS if name not in taken}
+    return taken, without

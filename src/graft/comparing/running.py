@@ -11,17 +11,43 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graft.comparing.arms import Contestant, kept_form
 from graft.comparing.values import ArmReply, from_plain
 from graft.errors import GraftError, ModelError, UsageError
 from graft.evaluation.questions import Question
 from graft.evaluation.recording import KeptLines
-from graft.models import GenerateOptions, Message, Model, Reply, Usage
+from graft.models import GenerateOptions, Message, Model, Reply, Usage, complete
 
 GIVE_UP = 10
 """An arm that failed on its first so many questions is not asked any more."""
 _SAMPLED = 5
+_TIMED = "Tell how a harbour works, from the lighthouse to the last crane. " * 12
+_TIMED_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """Milliseconds that a model takes for each token that it reads, and that it writes, on this machine."""
+
+    prompt_ms: float
+    reply_ms: float
+
+
+def speed_of(model: Model) -> Speed:
+    """Timed on one short reply, which takes about a second.
+
+    Raises:
+        ModelError: The model cannot answer.
+    """
+    options = GenerateOptions(max_tokens=_TIMED_TOKENS, temperature=0.0, cache_prompt=False)
+    said = complete(model, [Message("user", _TIMED)], options)
+    written = max(1, said.usage.output_tokens - 1)
+    return Speed(
+        prompt_ms=said.first_token_ms / max(1, said.usage.input_tokens),
+        reply_ms=max(0.0, said.total_ms - said.first_token_ms) / written,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +57,7 @@ class ArmEstimate:
     Attributes:
         kept: Questions whose replies are there already.
         cost_usd: Of those still to be asked; 0 where nobody is paid, None where the price is unknown.
+        seconds: Of those still to be asked, on this machine; None where the model was not timed.
     """
 
     arm: str
@@ -39,6 +66,7 @@ class ArmEstimate:
     prompt_tokens: int
     reply_tokens: int
     cost_usd: float | None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +95,26 @@ class Replied:
     partial: str | None
 
 
-def ahead(contestants: Sequence[Contestant], questions: Sequence[Question], kept: KeptLines) -> list[ArmEstimate]:
+def ahead(
+    contestants: Sequence[Contestant],
+    questions: Sequence[Question],
+    kept: KeptLines,
+    *,
+    speeds: Mapping[str, Speed] | None = None,
+) -> list[ArmEstimate]:
     """What asking will take, from the prompts of a few questions; it asks no model.
 
     Local models and the search are loaded by this, so that the first question is not charged with it.
+
+    Args:
+        speeds: Of the models that were timed, by name; replies that are kept tell it better.
     """
     step = max(1, len(questions) // _SAMPLED)
     sample = questions[::step][:_SAMPLED]
     found = []
     for one in contestants:
-        there = sum(kept.get(_key(one, question)) is not None for question in questions)
+        known = [reply for question in questions if (reply := kept.get(_key(one, question))) is not None]
+        there = len(known)
         left = len(questions) - there
         try:
             mean = sum(map(one.prompt_tokens, sample)) / len(sample)
@@ -91,9 +129,24 @@ def ahead(contestants: Sequence[Contestant], questions: Sequence[Question], kept
                 prompt_tokens=tokens.input_tokens,
                 reply_tokens=tokens.output_tokens,
                 cost_usd=0.0 if one.price is None or not left else one.price(tokens),
+                seconds=_seconds(one, left, tokens, known, (speeds or {}).get(one.model)),
             )
         )
     return found
+
+
+def _seconds(
+    one: Contestant, left: int, tokens: Usage, kept: Sequence[Mapping[str, Any]], speed: Speed | None
+) -> float | None:
+    """Of what is still to be asked: by the replies that are kept where there are some, else by the model's speed."""
+    if one.control or not left:
+        return 0.0
+    took = [reply["total_ms"] for reply in kept if reply.get("total_ms") is not None]
+    if len(took) >= _SAMPLED:
+        return float(left * sum(took) / len(took) / 1000)
+    if speed is None:
+        return None
+    return (tokens.input_tokens * speed.prompt_ms + tokens.output_tokens * speed.reply_ms) / 1000
 
 
 def require_budget(estimates: Sequence[ArmEstimate], budget_usd: float | None) -> None:

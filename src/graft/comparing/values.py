@@ -85,7 +85,8 @@ class Arm:
         seed: Of its training; None where nothing was trained here.
         control: It needs no model.
         metrics: By name, over the questions that a metric fits; "score" over all.
-        failed: Questions without an answer; they count as 0.
+        failed: Questions that ended in an error; they count as 0.
+        declined: Questions to which it said that there is no answer.
         error: The first failure, where every question failed; else None.
         cost_usd_per_1000: Of 1,000 questions; None where the price is unknown, as for a machine of one's own.
         one_time_cost_usd: 0 where nothing is trained; None where the price is unknown.
@@ -105,6 +106,7 @@ class Arm:
     cost_usd_per_1000: float | None
     one_time: OneTime | None
     one_time_cost_usd: float | None
+    declined: int = 0
     freshness: Freshness | None = None
 
 
@@ -173,6 +175,18 @@ class ShownCitation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """What of the expected was among the passages before an arm, from 0 to 1.
+
+    Attributes:
+        expected: Checksum of what was looked for: a question file that changed is looked up no more.
+    """
+
+    expected: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReply:
     """What one arm said to one question.
 
@@ -180,6 +194,8 @@ class ArmReply:
         reply: As it is scored, without markers; "" where it failed.
         mode: "model", "control", or of an answer from documents "generated", "quoted", "abstained".
         draft: What the model wrote before the check, where that is not the reply.
+        declined: It says that there is no answer, or nothing at all; told when it is scored.
+        recall: None where it had no passages, or nobody knows what should be in them.
         scores: By metric, "score" among them.
         unmeasured: Metrics that could not say anything, and why.
         error: Why it failed, else None.
@@ -189,6 +205,8 @@ class ArmReply:
     reply: str
     mode: str
     draft: str = ""
+    declined: bool = False
+    recall: Recall | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     unmeasured: Mapping[str, str] = field(default_factory=dict)
     citations: tuple[ShownCitation, ...] = ()
@@ -226,6 +244,8 @@ class Comparison:
         settings: All that is needed to repeat it; `settings["command"]` is its command line.
         questions: That were asked, `kinds` of each kind.
         sample: What so many questions can and cannot show, in words.
+        verdict: Sentences; the first says what to do.
+        findings: What stands out in the replies, and whoever decides should know.
         partial: Why it stopped before its last question, else None.
         cost_usd: Of all replies so far; None where a price is unknown.
     """
@@ -244,6 +264,7 @@ class Comparison:
     verdict: str
     partial: str | None
     cost_usd: float | None
+    findings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -285,7 +306,7 @@ def _plain(value: Any) -> Any:
 
 
 def from_plain(kind: Any, value: Any) -> Any:
-    """What `to_json` wrote, as the type that it was; unknown keys are passed over.
+    """What `to_json` wrote, as the type that it was; unknown keys are passed over, missing ones keep their default.
 
     >>> from_plain(Estimate, {"mean": 0.5, "low": 0, "high": 1})
     Estimate(mean=0.5, low=0, high=1)
@@ -298,7 +319,8 @@ def from_plain(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         made: Any = kind
-        return made(**{f.name: from_plain(hints[f.name], value[f.name]) for f in dataclasses.fields(kind)})
+        given = (f for f in dataclasses.fields(kind) if f.name in value or f.default is dataclasses.MISSING)
+        return made(**{f.name: from_plain(hints[f.name], value[f.name]) for f in given})
     if origin is tuple:
         each = inside[:1] * len(value) if inside[-1:] == (...,) else inside
         return tuple(from_plain(one, inner) for one, inner in zip(each, value, strict=True))

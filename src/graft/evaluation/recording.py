@@ -12,8 +12,9 @@ import json
 import os
 import threading
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,25 @@ class KeptLines:
 
     Args:
         field: What an object is called in its line.
+        beside: Other such files, that are read where `path` has nothing; one that is no such file is passed over.
     """
 
-    def __init__(self, path: Path, *, field: str) -> None:
-        self._path, self._field = path, field
+    def __init__(self, path: Path, *, field: str, beside: Sequence[Path] = ()) -> None:
+        self._path, self._field, self._beside = path, field, beside
         self._lock = threading.Lock()
         self._kept = _load(path, field)
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What was kept under the key."""
-        return self._kept.get(key)
+        return self._kept.get(key) or self._elsewhere.get(key)
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = {}
+        for path in self._beside:
+            with suppress(UsageError):
+                found |= _load(path, self._field, mend=False)
+        return found
 
     def put(self, key: str, value: dict[str, Any]) -> None:
         """Keep it, on disk before this returns.
@@ -106,8 +116,12 @@ class RecordedModel:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _load(path: Path, field: str) -> dict[str, dict[str, Any]]:
-    """What was kept; a last line that a kill cut short is taken out of the file."""
+def _load(path: Path, field: str, *, mend: bool = True) -> dict[str, dict[str, Any]]:
+    """What was kept; a last line that a kill cut short, or that is being written, is left out.
+
+    Args:
+        mend: Take such a line out of the file, too.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -115,7 +129,7 @@ def _load(path: Path, field: str) -> dict[str, dict[str, Any]]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", fix="choose another folder") from error
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
+    if whole < len(data) and mend:
         os.truncate(path, whole)
     kept = {}
     for number, line in enumerate(data[:whole].splitlines(), start=1):

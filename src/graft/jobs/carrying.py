@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.errors import GraftError
+from graft.extras import install
 from graft.jobs.ownership import Claim
 from graft.jobs.records import Records, now
 from graft.jobs.running import JobLost, JobRun, JobStopped, Progress, describe
@@ -38,7 +39,7 @@ def engine(records: Records) -> Iterator[None]:
     except ImportError as error:
         if (error.name or "").split(".")[0] != "dbos":
             raise
-        raise GraftError("jobs need dbos, which is not installed", fix="pip install 'graft-llm[jobs]'") from error
+        raise GraftError("jobs need dbos, which is not installed", fix=install("jobs")) from error
     if records.is_sqlite:
         records.engine.connect().close()  # makes the file, in WAL mode
     with durable.launched(records.url):

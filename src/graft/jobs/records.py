@@ -43,6 +43,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 from graft.errors import NotFound, StoreError
+from graft.extras import install
 from graft.jobs.values import SHOWN_FAILURES, ItemTrouble, Job, JobStatus
 
 FILE_NAME = "jobs.db"
@@ -265,7 +266,7 @@ def _open(url: URL) -> Engine:
             return engine
     except ImportError as error:
         raise StoreError(
-            f"the driver of {url.drivername} is not installed ({error})", fix="pip install 'graft-llm[postgres]'"
+            f"the driver of {url.drivername} is not installed ({error})", fix=install("postgres")
         ) from error
     file = Path(str(url.database))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graft.errors import ContextOverflow, ModelError
+from graft.extras import install
 from graft.models.protocol import GenerateOptions, Message, Reply, Usage
 
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -190,7 +191,7 @@ def _litellm() -> Any:
             import litellm
     except ImportError as error:
         raise ModelError(
-            f"hosted models need LiteLLM, which is not installed ({error})", fix="pip install 'graft-llm[hosted]'"
+            f"hosted models need LiteLLM, which is not installed ({error})", fix=install("hosted")
         ) from error
     # LiteLLM imports more of itself at the first request; this is about its types, not about the user's data.
     warnings.filterwarnings("ignore", message="Item '.*' on TypedDict class", category=UserWarning)

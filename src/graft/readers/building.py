@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from graft.documents import Block, BlockKind, Document, Page
 from graft.errors import LimitExceeded, ReadError
+from graft.extras import install
 from graft.settings import ReadingSettings
 
 # NUL is refused by PostgreSQL, lone surrogates by UTF-8; other control characters only hide things.
@@ -64,9 +65,7 @@ def finish(
 
 def no_text(name: str) -> ReadError:
     """The failure of a file that could be opened but says nothing."""
-    return ReadError(
-        f"{name} holds no text", fix="if its text stands in pictures, save it as PDF: pip install 'graft-llm[ocr]'"
-    )
+    return ReadError(f"{name} holds no text", fix=f"if its text stands in pictures, save it as PDF: {install('ocr')}")
 
 
 def check_length(characters: int, *, name: str, limits: ReadingSettings) -> None:

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import PurePosixPath
 
 from graft.errors import ReadError
+from graft.extras import install
 
 SUFFIXES: dict[str, str] = {
     ".txt": "text", ".text": "text", ".rst": "text", ".adoc": "text", ".org": "text", ".tex": "text",
@@ -25,7 +26,7 @@ _DOCX = "save it as DOCX or PDF and add that"
 _SHEET = "save it as XLSX and add that"
 _TEXT = "save its text as PDF or HTML and add that"
 _UNPACK = "unpack it and add the folder"
-_PICTURE = "put it into a PDF and add that; its text is then recognised: pip install 'graft-llm[ocr]'"
+_PICTURE = f"put it into a PDF and add that; its text is then recognised: {install('ocr')}"
 _FOREIGN = (
     (b"\x89PNG", "a PNG picture", _PICTURE),
     (b"\xff\xd8\xff", "a JPEG picture", _PICTURE),

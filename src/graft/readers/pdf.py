@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from graft.documents import Boxes, Document
 from graft.errors import LimitExceeded, ReadError
+from graft.extras import install
 from graft.readers.building import check_length, clean, no_text
 from graft.readers.page_text import SOFT_HYPHEN, Line, PageLines, compose
 from graft.settings import ReadingSettings
@@ -73,7 +74,7 @@ def read_pages(data: bytes, *, name: str, limits: ReadingSettings, recognise: Re
         if not characters or _can_recognise(limits):
             raise Scanned(
                 f"{name} is scanned: {len(pictures)} of {len(pages)} pages are pictures without a text layer",
-                fix="pip install 'graft-llm[ocr]'",
+                fix=install("ocr"),
             )
         metadata["pages_without_text"] = ", ".join(map(str, pictures))
     if not characters and pictures:

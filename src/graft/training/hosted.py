@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.dataset import Example
 from graft.errors import TrainingError
+from graft.extras import install
 from graft.training.encoding import Encoded
 from graft.training.protocol import Cancelled, Stopped, Tell, TrainProgress, TrainResult, TrainRun
 from graft.training.schedule import plan
@@ -70,9 +71,7 @@ class HostedTrainer:
         try:
             import openai
         except ImportError as error:
-            raise TrainingError(
-                "hosted tuning needs the openai package", fix="pip install 'graft-llm[hosted]'"
-            ) from error
+            raise TrainingError("hosted tuning needs the openai package", fix=install("hosted")) from error
         with openai.OpenAI(base_url=self.base_url, api_key=os.environ[self.key_env]) as client:
             try:
                 return _Job(self, client, run).follow(progress, cancelled)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graft.errors import TrainingError
+from graft.extras import install
 
 
 def need_tune() -> None:
@@ -19,7 +20,7 @@ def need_tune() -> None:
 
     missing = [name for name in ("torch", "transformers", "peft", "trl", "gguf") if find_spec(name) is None]
     if missing:
-        raise TrainingError(f"tuning needs {', '.join(missing)}", fix="pip install 'graft-llm[tune]'")
+        raise TrainingError(f"tuning needs {', '.join(missing)}", fix=install("tune"))
 
 
 @contextmanager

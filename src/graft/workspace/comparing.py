@@ -6,12 +6,12 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft.errors import NotFound
+from graft.errors import GraftError, NotFound
 from graft.workspace.refreshing import FreshnessVerbs
 from graft.workspace.writing_questions import WritingVerbs, is_made, wanted
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graft.comparing.arms import Contestant
     from graft.comparing.freshness import Change
     from graft.comparing.request import CompareRequest
-    from graft.comparing.running import ArmEstimate, CompareProgress
+    from graft.comparing.running import ArmEstimate, CompareProgress, Speed
     from graft.comparing.values import Comparison, Freshness, Record
     from graft.dataset import Example
     from graft.evaluation.questions import Question
@@ -30,6 +30,8 @@ RESULT, PAGE, REPLIES, BEGUN = "compare.json", "report.html", "replies.jsonl", "
 _JUDGED_TOKENS = 300
 """Of a judge's prompt, about."""
 _JUDGED_REPLY = 16
+_CHARACTERS_A_TOKEN = 4
+"""Of running text, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,9 @@ class Ahead:
     """An experiment before it starts.
 
     Attributes:
-        training: Arms whose model has to be trained first, in words.
+        training: Arms whose model has to be trained first, and how long that takes, in words.
         cost_usd: At most, of what is still to be asked; None where a price is unknown.
+        seconds: At most, of what is still to be asked, without training; None where a model was not timed.
     """
 
     folder: Path
@@ -47,6 +50,7 @@ class Ahead:
     arms: tuple[ArmEstimate, ...]
     training: tuple[str, ...]
     cost_usd: float | None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +58,16 @@ class _Begun:
     """Questions and examples of an experiment, read and screened.
 
     Attributes:
+        not_run: Arms that are left out, and what they would need.
         budget_usd: What making the questions left of the budget; None is no limit.
     """
 
     folder: Path
-    created: str
     questions: tuple[Question, ...]
     train: tuple[Example, ...]
     system: str | None
     names: tuple[str, ...]
+    not_run: Mapping[str, str]
     changes: tuple[Change, ...]
     warnings: tuple[str, ...]
     budget_usd: float | None
@@ -75,15 +80,16 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         """Where the experiment's replies and report are; the same request has the same."""
         if request.into is not None:
             return Path(request.into)
-        told = {**request.to_json(), "budget_usd": None}
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(request.experiment(), sort_keys=True).encode()).hexdigest()[:8]
         name = Path(request.questions).stem if request.questions else "generated"
         return self.home / "comparisons" / f"{name[:40]}-{digest}"
 
     def estimate_comparison(
         self, request: CompareRequest, *, progress: Callable[[CompareProgress], object] = lambda _: None
     ) -> Ahead:
-        """What `compare` would ask and cost; nothing is trained and no model is asked.
+        """What `compare` would ask and take; nothing is trained or written and no question is asked.
+
+        A model on this machine is timed on one short reply.
 
         Where the questions are still to be made, it is what making them takes.
 
@@ -104,16 +110,7 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
             )
         begun = self._begin(request, progress)
         contestants = self._contestants(request, begun, train=None)
-        estimates = self._estimates(request, begun, contestants, self._kept(begun.folder))
-        costs = [one.cost_usd for one in estimates]
-        return Ahead(
-            folder=begun.folder,
-            questions=len(begun.questions),
-            warnings=begun.warnings,
-            arms=tuple(estimates),
-            training=self._to_train(request, begun.names),
-            cost_usd=None if None in costs else sum(cost or 0.0 for cost in costs),
-        )
+        return self._ahead(request, begun, contestants, training=self._to_train(request, begun))
 
     def compare(
         self,
@@ -138,28 +135,18 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         from graft.evaluation.sql import SqlRunner
 
         begun = self._begin(request, progress)
+        created = self._created(begun.folder, request)
         contestants = self._contestants(request, begun, train=progress)
         kept = self._kept(begun.folder)
-        estimates = self._estimates(request, begun, contestants, kept)
-        require_budget(estimates, begun.budget_usd)
-        costs = [one.cost_usd for one in estimates]
-        total = None if None in costs else sum(cost or 0.0 for cost in costs)
-        announce(
-            Ahead(
-                folder=begun.folder,
-                questions=len(begun.questions),
-                warnings=begun.warnings,
-                arms=tuple(estimates),
-                training=(),
-                cost_usd=total,
-            )
-        )
+        before = self._ahead(request, begun, contestants, training=())
+        require_budget(before.arms, begun.budget_usd)
+        announce(before)
         replied = ask_all(
             contestants,
             begun.questions,
             kept,
             budget_usd=begun.budget_usd,
-            first_question_usd=(total or 0.0) / len(begun.questions),
+            first_question_usd=(before.cost_usd or 0.0) / len(begun.questions),
             progress=progress,
         )
         progress(CompareProgress(stage="scoring", done=len(replied.rows), total=len(begun.questions)))
@@ -178,7 +165,7 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         needs, judge = self._judging(request, begun, replied.spent_usd)
         with nullcontext() if request.database is None else SqlRunner(Path(request.database)) as runner:
             records = records_of(begun.questions, replied.rows, replace(needs, runner=runner))
-        return self._measured(request, begun, contestants, records, replied, judge, fresh)
+        return self._measured(request, begun, created, contestants, records, replied, judge, fresh)
 
     def _begin(self, request: CompareRequest, progress: Callable[[CompareProgress], object]) -> _Begun:
         from graft.comparing.arms import shared_system
@@ -204,7 +191,7 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         asked = read_questions(path, limit=request.limit)
         train = () if request.train is None else self._examples(Path(request.train))
         to_learn = request.train is not None and questions_in(Path(request.train)) is not None
-        names = arms_of(request, documents=documents, questions_to_learn=to_learn)
+        names, not_run = arms_of(request, documents=documents, questions_to_learn=to_learn)
         learnt: dict[str, Sequence[Example]] = {}
         if request.train is not None:
             learnt[Path(request.train).name] = train
@@ -222,11 +209,11 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
             warnings.append("there are no documents to retrieve from, so no arm reads any: graft add FOLDER")
         return _Begun(
             folder=folder,
-            created=self._created(folder, request),
             questions=kept.questions,
             train=tuple(train),
             system=shared_system(train or next(iter(learnt.values()), ())),
             names=names,
+            not_run=not_run,
             changes=self._changes(request),
             warnings=(*warnings, *kept.warnings),
             budget_usd=None if request.budget_usd is None else max(0.0, request.budget_usd - spent),
@@ -235,7 +222,7 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
     def _created(self, folder: Path, request: CompareRequest) -> str:
         """When this experiment began; a request that goes on keeps its time."""
         note = folder / BEGUN
-        told = {**request.to_json(), "budget_usd": None}
+        told = request.experiment()
         if note.is_file():
             before: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
             if before.get("request") == told:
@@ -244,6 +231,18 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps({"request": told, "created": created}, indent=1) + "\n", encoding="utf-8")
         return created
+
+    def _held(self, collection: str | None) -> dict[str, int]:
+        """How much there is to retrieve from."""
+        found = self.store.collections(principals=self.principals)
+        of = [one for one in found if collection in (None, one.name)]
+        listed = self.store.documents(collection, principals=self.principals)
+        tokens = sum(one.characters for one in listed) // _CHARACTERS_A_TOKEN
+        return {
+            "documents": sum(one.documents for one in of),
+            "passages": sum(one.chunks for one in of),
+            "tokens": tokens,
+        }
 
     def _has_documents(self, collection: str | None) -> bool:
         found = self.store.collections(principals=self.principals)
@@ -255,7 +254,25 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
     def _kept(self, folder: Path) -> KeptLines:
         from graft.evaluation.recording import KeptLines
 
-        return KeptLines(folder / REPLIES, field="reply")
+        beside = sorted((self.home / "comparisons").glob(f"*/{REPLIES}"))
+        return KeptLines(folder / REPLIES, field="reply", beside=[path for path in beside if path.parent != folder])
+
+    def _ahead(
+        self, request: CompareRequest, begun: _Begun, contestants: Sequence[Contestant], *, training: tuple[str, ...]
+    ) -> Ahead:
+        """What asking takes; training stands beside it in words."""
+        estimates = self._estimates(request, begun, contestants, self._kept(begun.folder))
+        costs = [one.cost_usd for one in estimates]
+        times = [one.seconds for one in estimates]
+        return Ahead(
+            folder=begun.folder,
+            questions=len(begun.questions),
+            warnings=begun.warnings,
+            arms=tuple(estimates),
+            training=training,
+            cost_usd=None if None in costs else sum(cost or 0.0 for cost in costs),
+            seconds=None if None in times else sum(seconds or 0.0 for seconds in times),
+        )
 
     def _estimates(
         self,
@@ -268,11 +285,12 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         from graft.comparing.running import ArmEstimate, ahead
         from graft.models import Usage
 
-        found = ahead(contestants, (*begun.questions, *2 * questions_of(begun.changes)), kept)
+        asked = (*begun.questions, *2 * questions_of(begun.changes))
+        found = ahead(contestants, asked, kept, speeds=self._speeds(contestants))
         if request.judge is not None:
             open_ended = sum(question.kind in ("short", "text") for question in begun.questions)
-            asked = sum(not one.control for one in contestants)
-            calls = open_ended * (len(contestants) + 2 * max(0, asked - 1))
+            ways = sum(not one.control for one in contestants)
+            calls = open_ended * (len(contestants) + 2 * max(0, ways - 1))
             tokens = Usage(calls * _JUDGED_TOKENS, calls * _JUDGED_REPLY)
             price = self._price(request.judge)
             found.append(
@@ -285,6 +303,16 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
                     cost_usd=0.0 if price is None else price(tokens),
                 )
             )
+        return found
+
+    def _speeds(self, contestants: Sequence[Contestant]) -> dict[str, Speed]:
+        """Of the models that run here; nobody is paid for a timing."""
+        from graft.comparing.running import speed_of
+
+        found = {}
+        for name in sorted({one.model for one in contestants if one.model and one.price is None}):
+            with suppress(GraftError):  # asking will tell
+                found[name] = speed_of(self.model(name))
         return found
 
     def _judging(self, request: CompareRequest, begun: _Begun, spent_usd: float) -> tuple[Scores, Any]:
@@ -308,26 +336,29 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         self,
         request: CompareRequest,
         begun: _Begun,
+        created: str,
         contestants: Sequence[Contestant],
         records: Any,
         replied: Any,
         judge: Any,
         fresh: Mapping[str, Freshness],
     ) -> Comparison:
-        from graft.comparing.measuring import arm_of, judged_pairs, pairs_of, sample_words
+        from graft.comparing.findings import findings_of
+        from graft.comparing.measuring import arm_of, fitness, judged_pairs, pairs_of, sample_words
         from graft.comparing.report import markdown, write_html
         from graft.comparing.values import VERSION, Comparison
-        from graft.comparing.verdict import verdict_of
+        from graft.comparing.verdict import ranked, verdict_of
 
         arms = tuple(arm_of(one, records) for one in contestants) if records else ()
         arms = tuple(replace(arm, freshness=fresh.get(arm.name)) for arm in arms)
         pairs = pairs_of(arms, records)
+        best = next(iter(ranked(arms)), None)
         known = [r.cost_usd for record in records for r in record.replies.values() if r.error is None]
         judged = judged_pairs(arms, records, judge) if judge is not None else ()
         kinds = sorted({record.kind for record in records})
         made = Comparison(
             version=VERSION,
-            created=begun.created,
+            created=created,
             settings=self._repeatable(request, begun, contestants),
             questions=len(records),
             kinds={kind: sum(record.kind == kind for record in records) for kind in kinds},
@@ -337,7 +368,8 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
             pairs=pairs,
             judged=judged,
             records=records,
-            verdict=verdict_of(arms, pairs),
+            verdict=verdict_of(arms, pairs, None if best is None else fitness(best.name, records)),
+            findings=findings_of((*ranked(arms), *(arm for arm in arms if arm.control)), records),
             partial=replied.partial,
             cost_usd=None if None in known else sum(cost or 0.0 for cost in known),
         )
@@ -365,7 +397,10 @@ class CompareVerbs(FreshnessVerbs, WritingVerbs):
         return {
             "command": request.command(),
             "request": request.to_json(),
+            "documents": self._held(request.collection),
+            "examples": len(begun.train),
             "arms": [one.name for one in contestants],
+            "not_run": dict(begun.not_run),
             "system": begun.system,
             "sha256": files,
             "models": {name: self._identity(name) for name in sorted({c.model for c in contestants if c.model})},

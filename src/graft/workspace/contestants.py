@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,18 +68,33 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
         names = [self._trained(request, begun, LEARN[arm], seed, train) for seed in seeds]
         return [(seed, name, self._one_time(name)) for seed, name in zip(seeds, names, strict=True)]
 
-    def _to_train(self, request: CompareRequest, names: Sequence[str]) -> tuple[str, ...]:
+    def _to_train(self, request: CompareRequest, begun: Any) -> tuple[str, ...]:
+        from graft.comparing.report_figures import duration
         from graft.comparing.request import LEARN
 
-        learnt = {LEARN[name] for name in names if name in LEARN}
+        learnt = {LEARN[name] for name in begun.names if name in LEARN}
         given = {"tuned": request.tuned, "aware": request.retrieval_aware}
         words = {"tuned": "tuned", "aware": "retrieval-aware"}
         times = "" if request.seeds == 1 else f", {request.seeds} times"
+        to_train = [one for one in sorted(learnt) if given[one] is None]
+        seconds = self._training_seconds(request, begun) if "tuned" in to_train else None
+        took = "" if seconds is None else f", about {duration(1000 * seconds)} each"
         return tuple(
             f"a {words[one]} model from {request.model} on {Path(request.train or '').name}{times}"
-            for one in sorted(learnt)
-            if given[one] is None
+            f"{took if one == 'tuned' else ''}"
+            for one in to_train
         )
+
+    def _training_seconds(self, request: CompareRequest, begun: Any) -> float | None:
+        """What one training on the examples takes on this machine; None where nobody can tell. Nothing is written."""
+        from tempfile import TemporaryDirectory
+
+        from graft.tuning.ahead import look_ahead
+
+        with TemporaryDirectory() as folder, suppress(GraftError):
+            ahead = look_ahead(self._base(request.model), begun.train, (), self.settings, Path(folder))
+            return ahead.preflight.seconds
+        return None
 
     def _contestant(
         self,
@@ -137,12 +154,25 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
         )
 
     def _control(self, arm: str, request: CompareRequest, begun: Any) -> Contestant:
-        from graft.comparing.arms import Contestant, always_first, best_sentence, configuration, nearest_vote
+        from graft.comparing.arms import (
+            Contestant,
+            always_first,
+            best_sentence,
+            configuration,
+            constant,
+            nearest_vote,
+        )
+        from graft.evaluation.scoring import DECIDES, METRICS
 
         over: Callable[[Store], Replies] | None = None
         if arm == "nearest-vote":
             replies, about = nearest_vote(begun.train), "what most of the nearest examples were answered with"
             told = configuration(arm=arm, examples=_digest(begun.train))
+        elif arm == "constant":
+            kind = Counter(question.kind for question in begun.questions).most_common(1)[0][0]
+            replies = constant(begun.train, METRICS[DECIDES[kind]])
+            about = "the same reply to everything: the one that fits the examples' answers best"
+            told = configuration(arm=arm, examples=_digest(begun.train), kind=kind)
         else:
             library = self._library(request.collection)
             quoting = arm == "best-sentence"

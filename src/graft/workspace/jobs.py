@@ -189,7 +189,7 @@ class JobVerbs(CompareVerbs):
             run.report(seen.done, seen.total, "questions" if seen.stage == "asking" else "parts", seen.stage)
             run.check()
 
-        request = CompareRequest(**{**payload["request"], "arms": tuple(payload["request"]["arms"])})
+        request = CompareRequest.from_json(payload["request"])
         with self._acting(run, payload) as workspace:
             made = workspace.compare(request, progress=tell)
             folder = workspace.comparison_folder(request)
