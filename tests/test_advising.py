@@ -566,3 +566,36 @@ def test_the_example_answers_are_the_usual_ones(tmp_path: Path) -> None:
     assert read_needs(tmp_path / "answers.toml") == Needs()
     (tmp_path / "answers.json").write_text(json.dumps(asdict(Needs())))
     assert read_needs(tmp_path / "answers.json") == Needs()
+
+
+def test_what_the_report_counted_stands_for_the_answer_and_its_verdict_comes_first() -> None:
+    given = report_of(figures("rag", 0.055), figures("tuned", 0.191), questions=40)
+    given |= {
+        "verdict": "None of these is fit for use as it is: of the best, tuned, 19% of its answers are right. More.",
+        "settings": {
+            "documents": {"documents": 12, "passages": 300, "tokens": 61_000},
+            "examples": 150,
+            "request": {"model": "smollm2-135m"},
+        },
+    }
+    advice = advise(Needs(), report_from(given))
+    assert advice.sentence.startswith(
+        "None of these is fit for use as it is: of the best, tuned, 19% of its answers are right. Of what is not "
+        "shown to be worse, this costs least. Tune"
+    )
+    assert advice.needs.corpus_tokens == 61_000 and advice.needs.examples == 150
+    told = "\n".join(advice.cautions)
+    assert "corpus_tokens is 61,000 by the report, not 1,000,000 as answered" in told
+    assert "every answer is the usual one" in told
+    assert "--model smollm2-135m" in advice.compare
+    decided = advise(Needs(), report_from({**given, "verdict": "Use tuned. tuned is better than rag."}))
+    assert decided.sentence.startswith("Tune")
+    assert "BASE" not in advise(Needs()).compare
+
+
+@pytest.mark.parametrize(
+    "settings", [None, [], {"documents": 7}, {"documents": {"tokens": True}}, {"examples": "many"}]
+)
+def test_settings_of_a_report_that_say_nothing_change_nothing(settings: object) -> None:
+    given = {**report_of(figures("rag", 0.5)), "settings": settings, "verdict": 7}
+    assert advise(Needs(), report_from(given)).needs == Needs()

@@ -133,7 +133,8 @@ def advise(needs: Needs, report: Report | None = None, prices: Prices | None = N
         approach=approach,
         arm=arm,
         basis="measurement" if evidence else "rules",
-        sentence=f"{_what_to_do(approach, arm, needs)}: {said}",
+        sentence=(_by_report(report, arm) if report and evidence else "")
+        + f"{_what_to_do(approach, arm, needs)}: {said}",
         weighed=weighed,
         evidence=evidence.arms if evidence else (),
         hosted=costs["hosted"],
@@ -222,8 +223,6 @@ def _cautions(
 def _of_the_report(report: Report, needs: Needs, arm: str, weighed: Weighed) -> list[str]:
     found, chosen, limit = [], report.arm(arm), _LATENCY_MS[needs.latency]
     assert chosen is not None
-    if report.verdict:
-        found.append(f"the report's own verdict: {_first(report.verdict)}")
     for one in report.arms:
         if approach_of(one.name) is None and not report.worse(one.name, than=arm):
             found.append(f"{one.name}, which is no arm that Graft tunes or retrieves for, is not shown to be worse")
@@ -238,6 +237,14 @@ def _of_the_report(report: Report, needs: Needs, arm: str, weighed: Weighed) -> 
     if report.questions < _FEW_QUESTIONS:
         found.append(f"{report.questions} questions show only large differences")
     return found
+
+
+def _by_report(report: Report, arm: str) -> str:
+    """What the report itself says to do, where that is not to use this arm."""
+    first = _first(report.verdict)
+    if not first or first == f"Use {arm}":
+        return ""
+    return f"{first}. Of what is not shown to be worse, this costs least. "
 
 
 def _first(verdict: str) -> str:

@@ -95,7 +95,6 @@ def _sentence(report: Report, chosen: MeasuredArm, best: MeasuredArm, *, known: 
     shown = f"on {report.questions:,} questions {chosen.name} scored {_figure(chosen)}"
     if chosen is best:
         return f"{shown}, the most of what you can use"
-    shown = f"not decided by measurement; {shown}"
     why = "costs more" if known else "takes more work"
     return f"{shown}; {best.name}, with {_figure(best)}, is not shown to be better and {why}"
 

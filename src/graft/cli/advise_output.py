@@ -33,12 +33,12 @@ def show_advice(advice: Advice) -> None:
 
 def _show_evidence(advice: Advice) -> None:
     show_table(
-        ["measured", "score", "95% interval", "answers in", "a month", ""],
+        ["measured", "score of 100", "95% interval", "answers in", "a month", ""],
         [
             (
                 one.arm,
-                f"{one.score:.3g}",
-                f"{one.low:.3g} to {one.high:.3g}",
+                f"{100 * one.score:.1f}",
+                f"{100 * one.low:.1f} to {100 * one.high:.1f}",
                 "-" if one.latency_ms is None else f"{one.latency_ms:,.0f} ms",
                 _usd(one.monthly_usd),
                 one.standing,
