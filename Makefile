@@ -15,7 +15,7 @@ demo: $(VENV)/.installed               ## read the sample documents and answer f
 	@bash runs/demo.sh $(BIN)/graft
 
 test: $(VENV)/.tested                  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.tested                 ## lint, types, layering
 	$(BIN)/ruff format --check .
