@@ -353,6 +353,8 @@ def test_the_openapi_document_describes_every_route_with_its_failures(url: str) 
         f"{stores}/file_batches",
         f"{stores}/{batches}",
         f"{stores}/{batches}/files",
+        *(f"/v1/fine_tuning/jobs{rest}" for rest in ("", "/{job_id}", "/{job_id}/events", "/{job_id}/checkpoints")),
+        *(f"/v1/fine_tuning/jobs/{{job_id}}/{verb}" for verb in ("cancel", "pause", "resume")),
     }
     for operations in routes.values():
         for operation in operations.values():

@@ -31,7 +31,7 @@ from graft.workspace import Workspace
 
 KEY = "graft-test-0123456789abcdef"
 SECRET = "The zanzibar ledger is kept in the green safe."
-V1_ROUTES = 27
+V1_ROUTES = 36
 
 
 @pytest.fixture(scope="module")

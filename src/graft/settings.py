@@ -135,6 +135,7 @@ class ServingSettings:
     max_body_mb: int = _value(8, "MB of one request's body")
     max_file_mb: int = _value(512, "MB of one uploaded file, which is written to disk piece by piece")
     grace_seconds: int = _value(20, "seconds that answers under way may still take when the server is stopped")
+    worker: bool = _value(True, "long jobs are done by a process that the server starts; false: by `graft worker`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

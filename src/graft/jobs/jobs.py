@@ -6,6 +6,7 @@ do, and imports DBOS only when it runs one.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import secrets
@@ -61,6 +62,14 @@ class Jobs:
         self._kinds = dict(kinds)
         self._principals = check_principals(principals)
         self._records = Records(database_url(url, home))
+
+    def acting_as(self, principals: Principals) -> Jobs:
+        """The same jobs as others see them; closed with these."""
+        other = copy.copy(self)
+        _ = self._ownership  # shared, too
+        other.__dict__["_ownership"] = self._ownership
+        other._principals = check_principals(principals)
+        return other
 
     def close(self) -> None:
         """Let go of the database; the jobs can be used again."""
@@ -165,6 +174,10 @@ class Jobs:
     def list(self, *, limit: int | None = None) -> tuple[Job, ...]:
         """Jobs, the newest first."""
         return tuple(self._as_seen(self._records.find(self._owners, limit=limit)))
+
+    def some_wait(self) -> bool:
+        """Whether `work` would find something to do: queued, or left behind by a process that died."""
+        return bool(self._waiting())
 
     def troubles(self, job_id: str) -> tuple[ItemTrouble, ...]:
         """All items that failed, then those that succeeded at a later attempt, each with its reason."""

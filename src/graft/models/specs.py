@@ -33,6 +33,7 @@ class ModelSpec:
         api_base: Of an OpenAI-compatible server; only for "api".
         key_env: Name of the environment variable that holds the key; only for "api".
         context_tokens: Where nothing else states it; only for "api".
+        owners: The principals for whom it exists; None for everybody. A model has learnt what it was tuned on.
     """
 
     name: str
@@ -43,8 +44,11 @@ class ModelSpec:
     api_base: str | None = None
     key_env: str | None = None
     context_tokens: int | None = None
+    owners: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.owners is not None:
+            object.__setattr__(self, "owners", tuple(self.owners))
         if self.kind not in get_args(SpecKind) or not self.name or not self.target:
             raise UsageError(
                 f"model {self.name!r} of kind {self.kind!r} for {self.target!r}; kinds are {get_args(SpecKind)}",

@@ -19,15 +19,19 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from graft.errors import GraftError
-from graft.server import chat, files, health, lookups, responses, vector_stores
+from graft.server import chat, files, fine_tuning, health, lookups, responses, vector_stores
 from graft.server.authorising import Serving, authorised, digest_of
 from graft.server.door import Door, is_loopback
 from graft.server.failing import ErrorBody, failure_of, http_failure, validation_failure
 from graft.server.lanes import ClientLeft, Lane
+from graft.server.working import Worker
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
-V1 = (chat.router, responses.router, lookups.router, files.router, vector_stores.router)
+V1 = (
+    *(chat.router, responses.router, lookups.router, files.router, vector_stores.router),
+    *(fine_tuning.router, fine_tuning.models_router),
+)
 
 _MOST_FILES_IN_LINE = 100_000
 _EVERY_S = 60.0
@@ -73,6 +77,7 @@ def create_app(
         answers=Lane("answers", parallel=chosen.parallel, waiting=chosen.waiting),
         lookups=Lane("lookups", parallel=chosen.lookups, waiting=chosen.waiting),
         imports=Lane("files", parallel=1, waiting=_MOST_FILES_IN_LINE),
+        worker=Worker(workspace, enabled=chosen.worker),
         key_digest=digest_of(api_key),
         most_file_bytes=chosen.max_file_mb * 1_000_000,
         exposed=not is_loopback(chosen.host),
@@ -106,12 +111,15 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     serving: Serving = app.state.serving
-    caring = asyncio.create_task(_care(serving))
+    caring = [asyncio.create_task(_care(serving)), asyncio.create_task(serving.worker.care())]
     yield
-    caring.cancel()
+    for task in caring:
+        task.cancel()
+    ended = asyncio.create_task(asyncio.to_thread(serving.worker.close))
     lanes = (serving.answers, serving.lookups, serving.imports)
     closed = [asyncio.to_thread(lane.close, _LAST_SECONDS) for lane in lanes]
     app.state.all_ended = all(await asyncio.gather(*closed))
+    await ended
 
 
 async def _care(serving: Serving) -> None:

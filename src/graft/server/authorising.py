@@ -21,6 +21,7 @@ from graft.errors import UsageError
 from graft.identity import OWNER_CALLER, Caller, Role
 from graft.server.failing import RoleRefused, Unauthorised
 from graft.server.lanes import Lane
+from graft.server.working import Worker
 from graft.workspace import Workspace
 
 KEY_VARIABLE = "GRAFT_API_KEY"
@@ -35,6 +36,7 @@ class Serving:
     Attributes:
         workspace: Acts as the caller.
         answers, lookups, imports: Threads for questions to models, for searches and embeddings, for reading files.
+        worker: The process for long jobs.
         key_digest: SHA-256 of the owner's key from the environment; None where there is none.
         most_file_bytes: Of one uploaded file.
         exposed: Others than this machine can reach it, so that a key is asked for even if there is none.
@@ -44,6 +46,7 @@ class Serving:
     answers: Lane
     lookups: Lane
     imports: Lane
+    worker: Worker
     key_digest: bytes | None
     most_file_bytes: int
     exposed: bool = False

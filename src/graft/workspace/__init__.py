@@ -6,14 +6,14 @@ Command line, HTTP and Python call these and nothing below them.
 from __future__ import annotations
 
 from graft.workspace.documents import DEFAULT_COLLECTION, Quote
-from graft.workspace.jobs import JobVerbs
+from graft.workspace.fine_tuning import FineTuningVerbs
 from graft.workspace.models import ModelListing
 from graft.workspace.vector_stores import VectorStoreVerbs
 
 __all__ = ["DEFAULT_COLLECTION", "ModelListing", "Quote", "Workspace"]
 
 
-class Workspace(JobVerbs, VectorStoreVerbs):
+class Workspace(FineTuningVerbs, VectorStoreVerbs):
     """Documents, models and settings in one folder.
 
     Args:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FILE = "file"
 FILES = "files"
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+_OURS = ("fine-tune-results",)
 _CHUNK = 1 << 20
 _LONGEST_NAME = 200
 
@@ -40,7 +41,7 @@ class FileVerbs(DocumentVerbs):
         """
         from graft.objects import new_id
 
-        if purpose not in PURPOSES:
+        if purpose not in (*PURPOSES, *_OURS):
             raise UsageError(f"no purpose {purpose!r}; have {', '.join(PURPOSES)}", fix='purpose="assistants"')
         plain = PureWindowsPath(name).name  # without a folder, whichever slash it was written with
         if not plain or plain in (".", "..") or len(plain) > _LONGEST_NAME or not plain.isprintable():

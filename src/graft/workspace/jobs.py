@@ -7,7 +7,7 @@ kept), so a job that is resumed simply calls its verb again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,12 @@ class JobVerbs(CompareVerbs):
             "compare": self._compare_job,
         }
         return Jobs(self.home, self.settings.store.url, kinds, principals=self.principals)
+
+    def acting_as(self, principals: Iterable[str], *, owns: Iterable[str] | None = None) -> Self:
+        """See `Opened.acting_as`; the jobs are shared, as these principals see them."""
+        other = super().acting_as(principals, owns=owns)
+        other.__dict__["jobs"] = self.jobs.acting_as(other.principals)
+        return other
 
     def queue_add(
         self, locations: Sequence[str], *, collection: str = DEFAULT_COLLECTION, access: Sequence[str] | None = None
@@ -89,6 +95,7 @@ class JobVerbs(CompareVerbs):
             "request": request.to_json(),
             "overrides": dict(overrides or {}),
             "principals": sorted(self.principals),
+            "owns": sorted(self.owns),
         }
         title = f"tune {request.model} on {Path(request.train).name} as {request.name}"
         if queue:
@@ -117,6 +124,7 @@ class JobVerbs(CompareVerbs):
             yield self
             return
         with type(self)(self.home, settings=self.settings, principals=who) as theirs:
+            theirs.owns = frozenset(payload.get("owns", who))
             yield theirs
 
     def _add_job(self, run: JobRun, payload: Mapping[str, Any]) -> Mapping[str, Any]:

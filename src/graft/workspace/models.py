@@ -99,7 +99,7 @@ class ModelVerbs(Opened):
             self.store.remove_model(name)
         else:
             remove_pulled(entry_named(name, also=added), cache=model_cache())
-        self._models.pop(name, None)
+        self._close_model(name)
 
     def check(self) -> list[str]:
         """What is wrong with the database, the indexes or the pulled models, in words; empty when nothing is."""
@@ -120,9 +120,16 @@ class ModelVerbs(Opened):
 
         if spec.name in catalogue():
             raise UsageError(f"the catalogue has a model {spec.name!r}", fix="choose another --name")
+        if spec.name in self.store.models() and spec.name not in self._added_models():
+            raise UsageError(f"the name {spec.name!r} is taken", fix="choose another --name")
         self.store.put_model(spec.name, spec.to_json())
-        self._models.pop(spec.name, None)
+        self._close_model(spec.name)
         return spec.name
+
+    def _close_model(self, name: str) -> None:
+        """Open it anew when it is asked next."""
+        for key in [key for key in self._models if key[0] == name]:
+            self._models.pop(key, None)
 
 
 def _added(spec: ModelSpec) -> ModelListing:

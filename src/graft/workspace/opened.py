@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from graft.access import OWNER
+from graft.access import OWNER, may_read
 from graft.access import principals as check_principals
 from graft.settings import Settings, home_folder, load_settings, model_cache
 
@@ -42,7 +42,7 @@ class Opened:
         self.settings = load_settings(self.home) if settings is None else settings
         self.principals = check_principals([OWNER] if principals is None else principals)
         self.owns = self.principals
-        self._models: dict[str, Model] = {}
+        self._models: dict[tuple[str, ModelSpec | str], Model] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +62,7 @@ class Opened:
         other = copy.copy(self)
         other.principals = check_principals(principals)
         other.owns = other.principals if owns is None else check_principals(owns)
+        other.__dict__.pop("jobs", None)  # they see others
         return other
 
     def close(self) -> None:
@@ -123,10 +124,10 @@ class Opened:
         from graft.models import open_model
 
         wanted = name or self.settings.model.default
-        if wanted not in self._models:
-            spec = self._added_models().get(wanted, wanted)
-            self._models[wanted] = open_model(spec, settings=self.settings.model, cache=model_cache())
-        return self._models[wanted]
+        spec = self._added_models().get(wanted, wanted)
+        if (wanted, spec) not in self._models:
+            self._models[wanted, spec] = open_model(spec, settings=self.settings.model, cache=model_cache())
+        return self._models[wanted, spec]
 
     def _reader_of(self, name: str | None) -> Reader | None:
         """With what a model of the catalogue answers from passages."""
@@ -148,9 +149,15 @@ class Opened:
         )
 
     def _added_models(self) -> dict[str, ModelSpec]:
+        """Those that exist for whoever acts."""
         from graft.models.specs import ModelSpec
 
-        return {name: ModelSpec.from_json(spec) for name, spec in self.store.models().items()}
+        found = {name: ModelSpec.from_json(spec) for name, spec in self.store.models().items()}
+        return {
+            name: spec
+            for name, spec in found.items()
+            if spec.owners is None or OWNER in self.principals or may_read(self.principals, frozenset(spec.owners))
+        }
 
     def _spec(self, name: str) -> ModelSpec:
         from graft.models import spec_for

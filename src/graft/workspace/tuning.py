@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graft.access import OWNER
 from graft.errors import NotFound, UsageError
 from graft.settings import model_cache
 from graft.workspace.models import ModelVerbs
@@ -91,8 +93,9 @@ class TuningVerbs(ModelVerbs):
             progress=progress,
             cancelled=cancelled,
         )
+        owners = None if OWNER in self.principals else tuple(sorted(self.owns))
         for name in (tuned.name, f"{tuned.name}@{tuned.version}"):
-            self._put_model(tuned.spec(name))
+            self._put_model(dataclasses.replace(tuned.spec(name), owners=owners))
         return tuned
 
     def tuned_models(self) -> list[TunedModel]:
