@@ -18,7 +18,7 @@ cp samples/questions.jsonl "$GRAFT_HOME/questions.jsonl"
 
 # 3. Every way on the same questions; killed, the same command goes on.
 "$graft" compare --questions "$GRAFT_HOME/questions.jsonl.test.jsonl" --train "$GRAFT_HOME/questions.jsonl.train.jsonl" \
-  --arms base,few-shot,rag,tuned,tuned+rag,nearest-vote,best-sentence,always-first \
+  --arms base,few-shot,rag,tuned,tuned+rag,nearest-vote,constant,best-sentence,always-first \
   --into "$GRAFT_HOME/comparison"
 
 # 4. What follows, with what each way would cost; the answers are the usual ones, edit them.

@@ -119,7 +119,9 @@ def test_what_is_right_less_than_half_of_the_time_is_not_recommended(tmp_path: P
 
     arms, records = experiment([contestant("tuned", at_times), contestant("base", says("hm"))], 60, tmp_path)
     told = verdict_of(arms, pairs_of(arms, records), fitness("tuned", records))
-    assert told.startswith("None of these is fit for use as it is: of the best, tuned, 20% of its answers are right.")
+    assert told.startswith(
+        "None of these is fit for use as it is: the best, tuned, answers 20% of the questions right."
+    )
     assert "tuned is better than base by 20.0 points" in told
 
 

@@ -72,8 +72,8 @@ def _what_to_do(
     fitness: Estimate | None,
 ) -> str:
     if fitness is not None and fitness.high < _FIT:
-        right = f"{100 * fitness.mean:.0f}% of its answers are right"
-        return f"None of these is fit for use as it is: of the best, {best.name}, {right}."
+        right = f"{100 * fitness.mean:.0f}% of the questions right"
+        return f"None of these is fit for use as it is: the best, {best.name}, answers {right}."
     if unbeaten:
         return f"Use no model yet: none is shown to be better than {unbeaten[0].name}, which needs none."
     if level and beaten:
