@@ -571,7 +571,7 @@ def test_the_example_answers_are_the_usual_ones(tmp_path: Path) -> None:
 def test_what_the_report_counted_stands_for_the_answer_and_its_verdict_comes_first() -> None:
     given = report_of(figures("rag", 0.055), figures("tuned", 0.191), questions=40)
     given |= {
-        "verdict": "None of these is fit for use as it is: the best, tuned, answers 19% of the questions right. More.",
+        "verdict": "None of these is fit for use as it is: the best, tuned, answers 19% of the questions right. More",
         "settings": {
             "documents": {"documents": 12, "passages": 300, "tokens": 61_000},
             "examples": 150,
