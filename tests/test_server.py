@@ -355,6 +355,10 @@ def test_the_openapi_document_describes_every_route_with_its_failures(url: str) 
         f"{stores}/{batches}/files",
         *(f"/v1/fine_tuning/jobs{rest}" for rest in ("", "/{job_id}", "/{job_id}/events", "/{job_id}/checkpoints")),
         *(f"/v1/fine_tuning/jobs/{{job_id}}/{verb}" for verb in ("cancel", "pause", "resume")),
+        *("/v1/jobs", "/v1/jobs/{job_id}"),
+        *(f"/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "pause", "resume")),
+        *("/v1/comparisons", "/v1/comparisons/{job_id}", "/v1/comparisons/{job_id}/report", "/v1/advice"),
+        *("/v1/collections", "/v1/sources", "/v1/citations/resolve"),
     }
     for operations in routes.values():
         for operation in operations.values():

@@ -53,6 +53,10 @@ class LimitExceeded(GraftError):
     """A value is over a limit."""
 
 
+class QuotaExceeded(LimitExceeded):
+    """What somebody may use in a day or a month is used up."""
+
+
 class ReadError(GraftError):
     """A file cannot be read as a document."""
 

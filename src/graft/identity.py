@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from graft.access import OWNER, Principals
 from graft.access import principals as check_principals
-from graft.errors import NotFound, UsageError
+from graft.errors import NotFound, QuotaExceeded, UsageError
 from graft.store import tables as t
 from graft.store.database import Database
 from graft.store.encoding import decode_principals, encode_principals
@@ -31,6 +31,7 @@ EVERYONE = "group:everyone"
 _PREFIX = "graft-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _MOST_DAYS = 3650
+_MOST_COUNTED = 1_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +41,14 @@ class User:
     Attributes:
         groups: Without "group:", in order.
         created_at: UTC, ISO 8601.
+        budget_usd: What answers for them may cost in a calendar month (UTC); None is no limit.
     """
 
     name: str
     role: Role
     groups: tuple[str, ...]
     created_at: str
+    budget_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class Key:
         principals: Of a service; None where it has a user's.
         role: The most that it may do, whatever its user may.
         expires_at: UTC, ISO 8601; None is never.
+        requests_per_minute, tokens_per_day: What may be asked for with it; None is no limit.
     """
 
     name: str
@@ -65,6 +69,8 @@ class Key:
     role: Role
     created_at: str
     expires_at: str | None
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +79,20 @@ class Caller:
 
     Attributes:
         owns: Whose that is which they make: of a user theirs alone, not their groups'.
+        key: The name of the key; "" of the owner.
+        user: The user's name; "" of a service and of the owner.
+        requests_per_minute, tokens_per_day, budget_usd: As of `Key` and `User`.
     """
 
     name: str
     role: Role
     principals: Principals
     owns: Principals
+    key: str = ""
+    user: str = ""
+    requests_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    budget_usd: float | None = None
 
     def may(self, role: Role) -> bool:
         """Whether the caller's role is this one or more.
@@ -88,6 +102,16 @@ class Caller:
         True
         """
         return _rank(self.role) >= _rank(role)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What was used in a day (2026-01-31) or a month (2026-01), UTC; `cost_usd` of what has a price."""
+
+    period: str
+    answers: int
+    tokens: int
+    cost_usd: float
 
 
 OWNER_CALLER = Caller(name=OWNER, role="admin", principals=frozenset({OWNER}), owns=frozenset({OWNER}))
@@ -111,20 +135,35 @@ class Identities:
         """Give back all connections."""
         self._database.close()
 
-    def create_user(self, name: str, *, role: str = "reader", groups: Iterable[str] = ()) -> User:
+    def create_user(
+        self, name: str, *, role: str = "reader", groups: Iterable[str] = (), budget_usd: float | None = None
+    ) -> User:
         """Raises:
         UsageError: The name, the role or a group is none, or the name is taken.
         """
-        made = User(name=_named(name), role=_role(role), groups=_groups(groups), created_at=_now())
+        made = User(
+            name=_named(name),
+            role=_role(role),
+            groups=_groups(groups),
+            created_at=_now(),
+            budget_usd=_dollars(budget_usd),
+        )
         with self._database.writing(makes=True) as (connection, _):
             if name == OWNER or name in _users(connection):
                 raise UsageError(f"there is a user {name!r} already", fix=f"graft users set {name} --role {role}")
             values = {"name": name, "role": made.role, "groups": _joined(made.groups), "created_at": made.created_at}
-            connection.execute(insert(t.users).values(values))
+            connection.execute(insert(t.users).values(**values, budget_usd=made.budget_usd))
         return made
 
-    def change_user(self, name: str, *, role: str | None = None, groups: Iterable[str] | None = None) -> User:
-        """Give a user another role or other groups; None leaves what is.
+    def change_user(
+        self,
+        name: str,
+        *,
+        role: str | None = None,
+        groups: Iterable[str] | None = None,
+        budget_usd: float | None = None,
+    ) -> User:
+        """Give a user another role, other groups or another budget; None leaves what is, and a budget of inf ends it.
 
         Raises:
             NotFound, UsageError
@@ -134,6 +173,7 @@ class Identities:
             values = {
                 "role": before.role if role is None else _role(role),
                 "groups": _joined(before.groups if groups is None else _groups(groups)),
+                "budget_usd": before.budget_usd if budget_usd is None else _dollars(budget_usd),
             }
             connection.execute(update(t.users).where(t.users.c.name == name).values(values))
             return _user(connection, name)
@@ -164,6 +204,8 @@ class Identities:
         acts_as: Iterable[str] = (),
         role: str = "editor",
         days: int | None = None,
+        requests_per_minute: int | None = None,
+        tokens_per_day: int | None = None,
     ) -> tuple[Key, str]:
         """A new key, and the key itself, which cannot be had again.
 
@@ -171,6 +213,7 @@ class Identities:
             user: Whose rights it has, limited by `role`.
             acts_as: Principals of a service, in place of a user's; neither is the workspace's owner.
             days: Until it expires; None is never.
+            requests_per_minute, tokens_per_day: What may be asked for with it; None is no limit.
         Raises:
             UsageError: A value is none of its kind, or the name is taken.
             NotFound: No such user.
@@ -188,6 +231,8 @@ class Identities:
             role=_role(role),
             created_at=_now(),
             expires_at=None if days is None else _now(days),
+            requests_per_minute=_counted(requests_per_minute, "requests per minute"),
+            tokens_per_day=_counted(tokens_per_day, "tokens per day"),
         )
         with self._database.writing(makes=True) as (connection, _):
             if name in {key.name for key in _keys(connection).values()}:
@@ -197,7 +242,8 @@ class Identities:
             saved = None if made.principals is None else encode_principals(made.principals)
             values = {"name": name, "user": made.user, "principals": saved, "role": made.role}
             times = {"created_at": made.created_at, "expires_at": made.expires_at}
-            connection.execute(insert(t.keys).values(**values, **times, digest=_digest(secret)))
+            limits = {"requests_per_minute": made.requests_per_minute, "tokens_per_day": made.tokens_per_day}
+            connection.execute(insert(t.keys).values(**values, **times, **limits, digest=_digest(secret)))
         return made, secret
 
     def revoke_key(self, name: str) -> Key:
@@ -226,7 +272,15 @@ class Identities:
             return None
         if key.user is None:
             assert key.principals is not None
-            return Caller(name=key.name, role=key.role, principals=key.principals, owns=key.principals)
+            return Caller(
+                name=key.name,
+                role=key.role,
+                principals=key.principals,
+                owns=key.principals,
+                key=key.name,
+                requests_per_minute=key.requests_per_minute,
+                tokens_per_day=key.tokens_per_day,
+            )
         user = self._people.get(key.user)
         if user is None:
             return None
@@ -235,7 +289,62 @@ class Identities:
             role=min(key.role, user.role, key=_rank),
             principals=principals_of(user),
             owns=frozenset({f"user:{user.name}"}),
+            key=key.name,
+            user=user.name,
+            requests_per_minute=key.requests_per_minute,
+            tokens_per_day=key.tokens_per_day,
+            budget_usd=user.budget_usd,
         )
+
+    def spend(self, caller: Caller, *, tokens: int, cost_usd: float) -> None:
+        """Write down what an answer took: for the key's day, and for the user's month."""
+        subjects = [(f"key:{caller.key}", _day())] if caller.key else []
+        subjects += [(f"user:{caller.user}", _month())] if caller.user else []
+        if not subjects:
+            return
+        with self._database.writing(tells=False) as (connection, _):
+            for subject, period in subjects:
+                at = (t.spending.c.subject == subject) & (t.spending.c.period == period)
+                more = {
+                    "answers": t.spending.c.answers + 1,
+                    "tokens": t.spending.c.tokens + tokens,
+                    "cost_usd": t.spending.c.cost_usd + cost_usd,
+                }
+                if not connection.execute(update(t.spending).where(at).values(more)).rowcount:
+                    first = {"subject": subject, "period": period, "answers": 1, "tokens": tokens}
+                    connection.execute(insert(t.spending).values(**first, cost_usd=cost_usd))
+
+    def spent(self, subject: str, period: str | None = None) -> Spent:
+        """What a subject ("user:ana", "key:ana-laptop") has used in a period; by default in the one that runs."""
+        when = period or (_month() if subject.startswith("user:") else _day())
+        with self._database.reading() as connection:
+            row = connection.execute(
+                select(t.spending).where(t.spending.c.subject == subject, t.spending.c.period == when)
+            ).first()
+        if row is None:
+            return Spent(period=when, answers=0, tokens=0, cost_usd=0.0)
+        return Spent(period=when, answers=row.answers, tokens=row.tokens, cost_usd=row.cost_usd)
+
+    def require_quota(self, caller: Caller) -> None:
+        """Let an answer begin; the one that exceeds a limit is the last.
+
+        Raises:
+            QuotaExceeded: The key's day or the user's month is used up; names the figures.
+        """
+        if caller.tokens_per_day is not None:
+            used = self.spent(f"key:{caller.key}")
+            if used.tokens >= caller.tokens_per_day:
+                raise QuotaExceeded(
+                    f"the key {caller.key} has used {used.tokens:,} of its {caller.tokens_per_day:,} tokens a day",
+                    fix="wait for the next day (UTC), or ask an administrator for a key with more",
+                )
+        if caller.budget_usd is not None:
+            used = self.spent(f"user:{caller.user}")
+            if used.cost_usd >= caller.budget_usd:
+                raise QuotaExceeded(
+                    f"{caller.user} has spent ${used.cost_usd:.2f} of ${caller.budget_usd:.2f} this month",
+                    fix="wait for the next month (UTC), or ask an administrator: graft users set NAME --budget USD",
+                )
 
     def guarded(self) -> bool:
         """Whether there are keys, so that every call must bring one."""
@@ -264,6 +373,28 @@ def principals_of(user: User) -> Principals:
     """
     own = frozenset({f"user:{user.name}", EVERYONE, *(f"group:{group}" for group in user.groups)})
     return own | {OWNER} if user.role == "admin" else own
+
+
+def _counted(given: int | None, what: str) -> int | None:
+    if given is not None and not 1 <= given <= _MOST_COUNTED:
+        raise UsageError(f"{given} {what}; from 1 to {_MOST_COUNTED:,}", fix="leave it out for no limit")
+    return given
+
+
+def _dollars(given: float | None) -> float | None:
+    if given is None or given == float("inf"):
+        return None
+    if not 0 <= given <= _MOST_COUNTED:  # nan too
+        raise UsageError(f"a budget of {given} is no sum of dollars", fix="--budget 5; --budget inf for no limit")
+    return given
+
+
+def _day() -> str:
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+
+
+def _month() -> str:
+    return _day()[:7]
 
 
 def _rank(role: Role) -> int:
@@ -311,7 +442,13 @@ def _digest(secret: str) -> str:
 def _users(connection: Connection) -> dict[str, User]:
     rows = connection.execute(select(t.users).order_by(t.users.c.name))
     return {
-        row.name: User(name=row.name, role=row.role, groups=tuple(row.groups.split()), created_at=row.created_at)
+        row.name: User(
+            name=row.name,
+            role=row.role,
+            groups=tuple(row.groups.split()),
+            created_at=row.created_at,
+            budget_usd=row.budget_usd,
+        )
         for row in rows
     }
 
@@ -336,4 +473,6 @@ def _key(row: Any) -> Key:
         role=row.role,
         created_at=row.created_at,
         expires_at=row.expires_at,
+        requests_per_minute=row.requests_per_minute,
+        tokens_per_day=row.tokens_per_day,
     )

@@ -1,4 +1,4 @@
-"""settings, completion, doctor."""
+"""settings, completion, doctor, backup, restore."""
 
 from __future__ import annotations
 
@@ -69,4 +69,32 @@ def doctor(home: str | None, as_json: bool) -> int:
     return 1 if problems else 0
 
 
-COMMANDS = (settings, completion, doctor)
+@click.command()
+@click.argument("file", metavar="FILE")
+@shared
+def backup(file: str, home: str | None, as_json: bool) -> None:
+    """Write documents, keys, tuned models and settings into one FILE, while the workspace may be in use."""
+    with open_workspace(home) as workspace:
+        made = workspace.back_up(file)
+    if as_json:
+        emit_json({"file": file, "created": made.created, "files": len(made.files), "size_bytes": made.size_bytes})
+    else:
+        say(f"{len(made.files):,} files, {made.size_bytes / 1e6:,.1f} MB in {file}")
+        note("whoever has it can read every document: keep it as safe as the workspace")
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@shared
+def restore(file: str, home: str | None, as_json: bool) -> None:
+    """Make a workspace out of a backup's FILE, in a folder that is empty: --home NEW_FOLDER."""
+    with open_workspace(home) as workspace:
+        made = workspace.restore(file)
+        chunks = sum(one.chunks for one in workspace.collections())
+    if as_json:
+        emit_json({"file": file, "created": made.created, "files": len(made.files), "chunks": chunks})
+    else:
+        say(f"{len(made.files):,} files of {made.created}; {chunks:,} passages are indexed anew")
+
+
+COMMANDS = (settings, completion, doctor, backup, restore)

@@ -19,21 +19,38 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from graft.errors import GraftError
-from graft.server import chat, files, fine_tuning, health, lookups, responses, vector_stores
+from graft.server import chat, files, fine_tuning, health, lookups, own, responses, vector_stores
 from graft.server.authorising import Serving, authorised, digest_of
-from graft.server.door import Door, is_loopback
+from graft.server.door import Door, Observe, Seen, is_loopback
 from graft.server.failing import ErrorBody, failure_of, http_failure, validation_failure
 from graft.server.lanes import ClientLeft, Lane
+from graft.server.metrics import Metrics
+from graft.server.rates import Rates
 from graft.server.working import Worker
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
 V1 = (
     *(chat.router, responses.router, lookups.router, files.router, vector_stores.router),
-    *(fine_tuning.router, fine_tuning.models_router),
+    *(fine_tuning.router, fine_tuning.models_router, own.router),
 )
 
 _MOST_FILES_IN_LINE = 100_000
+_CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_CHANGE_NOTHING = frozenset(
+    {
+        *(
+            "/v1/chat/completions",
+            "/v1/embeddings",
+            "/v1/search",
+            "/v1/responses",
+            "/v1/advice",
+            "/v1/citations/resolve",
+        ),
+        "/v1/vector_stores/{vector_store_id}/search",
+    }
+)
+_LONGEST_ID = 100
 _EVERY_S = 60.0
 """Between two looks for files whose time is over."""
 
@@ -78,10 +95,15 @@ def create_app(
         lookups=Lane("lookups", parallel=chosen.lookups, waiting=chosen.waiting),
         imports=Lane("files", parallel=1, waiting=_MOST_FILES_IN_LINE),
         worker=Worker(workspace, enabled=chosen.worker),
+        metrics=Metrics(),
+        rates=Rates(),
         key_digest=digest_of(api_key),
         most_file_bytes=chosen.max_file_mb * 1_000_000,
         exposed=not is_loopback(chosen.host),
     )
+    for lane in (serving.answers, serving.lookups, serving.imports):
+        serving.metrics.watch_line(lane.name, lambda lane=lane: lane.under_way)  # type: ignore[misc]
+    serving.metrics.watch_jobs(lambda: [job.status.value for job in workspace.jobs.list()])
     app = FastAPI(
         title="Graft",
         summary="OpenAI's API over your own documents, with citations that a machine has checked.",
@@ -103,9 +125,27 @@ def create_app(
         Door,
         host=host,
         max_body_bytes=chosen.max_body_mb * 1_000_000,
+        observe=_observer(serving),
         uploads={"/v1/files": serving.most_file_bytes + 1_000_000},  # the form around a file has a size too
     )
     return app
+
+
+def _observer(serving: Serving) -> Observe:
+    """Counts every request, and writes down those that change something."""
+
+    def observe(seen: Seen) -> None:
+        serving.metrics.request(seen.method, seen.route, seen.status, seen.seconds)
+        if seen.method in _CHANGES and seen.route.startswith("/v1/") and seen.route not in _CHANGE_NOTHING:
+            serving.workspace.audit.record(
+                f"{seen.method} {seen.route}",
+                caller=seen.caller or "nobody",
+                status=seen.status,
+                request=seen.request_id,
+                **{name: value[:_LONGEST_ID] for name, value in seen.parameters.items()},
+            )
+
+    return observe
 
 
 @asynccontextmanager

@@ -21,6 +21,8 @@ from graft.errors import UsageError
 from graft.identity import OWNER_CALLER, Caller, Role
 from graft.server.failing import RoleRefused, Unauthorised
 from graft.server.lanes import Lane
+from graft.server.metrics import Metrics
+from graft.server.rates import Rates
 from graft.server.working import Worker
 from graft.workspace import Workspace
 
@@ -37,6 +39,7 @@ class Serving:
         workspace: Acts as the caller.
         answers, lookups, imports: Threads for questions to models, for searches and embeddings, for reading files.
         worker: The process for long jobs.
+        metrics, rates: What is counted of all requests, and of each key's last minute.
         key_digest: SHA-256 of the owner's key from the environment; None where there is none.
         most_file_bytes: Of one uploaded file.
         exposed: Others than this machine can reach it, so that a key is asked for even if there is none.
@@ -47,6 +50,8 @@ class Serving:
     lookups: Lane
     imports: Lane
     worker: Worker
+    metrics: Metrics
+    rates: Rates
     key_digest: bytes | None
     most_file_bytes: int
     exposed: bool = False
@@ -76,6 +81,7 @@ async def authorised(
 
     Raises:
         Unauthorised: A key is asked for, and the request has none or another.
+        Busy: The key's minute is used up.
     """
     serving: Serving = request.app.state.serving
     caller = await asyncio.to_thread(_caller, serving, None if credentials is None else credentials.credentials)
@@ -86,6 +92,10 @@ async def authorised(
             else "Incorrect API key provided",  # LiteLLM knows the words
             fix=f"OpenAI(api_key=...) with a key of `graft keys create`, or the server's {KEY_VARIABLE}",
         )
+    request.state.caller = (
+        caller.name if not caller.key or caller.key == caller.name else f"{caller.name}/{caller.key}"
+    )
+    serving.rates.take(caller)
     return replace(serving, caller=caller, workspace=serving.workspace.acting_as(caller.principals, owns=caller.owns))
 
 

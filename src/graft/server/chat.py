@@ -27,6 +27,7 @@ from graft.server.authorising import Seat
 from graft.server.door import log_unexpected
 from graft.server.failing import ErrorBody, failure_of
 from graft.server.lanes import Running, begun, finished
+from graft.server.metering import metered
 from graft.server.parameters import asked_of
 from graft.server.replies import (
     AssistantMessage,
@@ -61,7 +62,7 @@ async def create_chat_completion(body: ChatRequest, request: Request, seat: Seat
     held_back = options is None or options.retrieval
     draft = options is not None and options.draft
     running = seat.answers.start(
-        turn_of(asked, seat.workspace), pieces=bool(body.stream) and (draft or not held_back)
+        metered(seat, turn_of(asked, seat.workspace)), pieces=bool(body.stream) and (draft or not held_back)
     )
     if not body.stream:
         return _completion(await finished(request, running))

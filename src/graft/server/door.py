@@ -11,7 +11,8 @@ import logging
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -44,6 +45,28 @@ def log_unexpected(error: Exception, request_id: str = "-") -> None:
     LOG.error("id=%s unexpected=%s at=%s", request_id, type(error).__name__, frames)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A request that was answered.
+
+    Attributes:
+        route: The pattern, "-" where none fits; never the path as it was given.
+        caller: "" where nobody was let in.
+        parameters: The ids in its path.
+    """
+
+    method: str
+    route: str
+    status: int
+    seconds: float
+    caller: str
+    request_id: str
+    parameters: Mapping[str, str]
+
+
+Observe = Callable[[Seen], None]
+
+
 class Door:
     """The outermost layer.
 
@@ -53,12 +76,19 @@ class Door:
             others reach the server, by whatever name: there every call needs a key, which no page has.
         max_body_bytes: Of one request.
         uploads: Path -> its own limit, where files are sent.
+        observe: Told of each request once it has been answered.
     """
 
     def __init__(
-        self, app: ASGIApp, *, host: str | None, max_body_bytes: int, uploads: Mapping[str, int] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        host: str | None,
+        max_body_bytes: int,
+        uploads: Mapping[str, int] | None = None,
+        observe: Observe = lambda seen: None,
     ) -> None:
-        self._app = app
+        self._app, self._observe = app, observe
         self._names = None if host is None else _LOOPBACK_NAMES | {host.lower()}
         self._max_body_bytes = max_body_bytes
         self._uploads = dict(uploads or {})
@@ -106,6 +136,17 @@ class Door:
             route = getattr(scope.get("route"), "path", "-")
             ms = (time.perf_counter() - began) * 1e3
             LOG.info("id=%s method=%s route=%s status=%d ms=%.1f", request_id, scope["method"], route, status, ms)
+            self._observe(
+                Seen(
+                    method=scope["method"],
+                    route=route,
+                    status=status,
+                    seconds=ms / 1e3,
+                    caller=scope.get("state", {}).get("caller", ""),
+                    request_id=request_id,
+                    parameters=scope.get("path_params", {}),
+                )
+            )
 
     async def _refused(self, scope: Scope, receive: Receive, most: int) -> Failure | None:
         headers = Headers(scope=scope)

@@ -20,6 +20,7 @@ from graft.errors import (
     LimitExceeded,
     ModelError,
     NotFound,
+    QuotaExceeded,
     UsageError,
 )
 
@@ -107,6 +108,7 @@ _KINDS: Sequence[tuple[type[GraftError], int, str, str | None, str | None]] = (
     (NotFound, 404, INVALID, None, "not_found"),
     (BodyTooLarge, 413, INVALID, None, "body_too_large"),
     (Busy, 429, "rate_limit_error", None, "rate_limit_exceeded"),
+    (QuotaExceeded, 429, "insufficient_quota", None, "insufficient_quota"),
     (Stopping, 503, API, None, "stopping"),
     (ContextOverflow, 400, INVALID, "messages", "context_length_exceeded"),
     (ModelError, 502, API, None, "model_error"),

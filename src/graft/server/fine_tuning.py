@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
@@ -30,6 +30,7 @@ from graft.server.fine_tuning_bodies import (
     NewJob,
     Status,
 )
+from graft.server.paging import page_of
 from graft.settings import TuningSettings
 from graft.workspace import Workspace
 from graft.workspace.fine_tuning import CurvePoint
@@ -37,7 +38,6 @@ from graft.workspace.fine_tuning import CurvePoint
 router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
 Limit = Annotated[int, Query(ge=1, le=MOST_A_PAGE)]
-T = TypeVar("T")
 
 _STATUS: dict[JobStatus, Status] = {
     JobStatus.QUEUED: "queued",
@@ -70,7 +70,7 @@ def create_job(body: NewJob, seat: EditorSeat) -> FineTuningJob:
 def list_jobs(seat: Seat, limit: Limit = 20, after: Cursor = None) -> JobList:
     """The caller's tunings, the newest first."""
     jobs = seat.workspace.fine_tuning_jobs()
-    page, more = _page(jobs, [job.id for job in jobs], limit, after)
+    page, more = page_of(jobs, [job.id for job in jobs], limit, after)
     return JobList(data=[_job(seat.workspace, job) for job in page], has_more=more)
 
 
@@ -105,7 +105,7 @@ def list_events(job_id: str, seat: Seat, limit: Limit = 20, after: Cursor = None
     """What happened, the newest first."""
     job = seat.workspace.fine_tuning_job(job_id)
     events = _events(job, seat.workspace.fine_tuning_curve(job))[::-1]
-    page, more = _page(events, [event.id for event in events], limit, after)
+    page, more = page_of(events, [event.id for event in events], limit, after)
     return EventList(data=page, has_more=more)
 
 
@@ -114,7 +114,7 @@ def list_checkpoints(job_id: str, seat: Seat, limit: Limit = 10, after: Cursor =
     """The state that was kept, which is the best on the validation file; others are not served."""
     job = seat.workspace.fine_tuning_job(job_id)
     made = _checkpoints(job, seat.workspace.fine_tuning_curve(job))
-    page, more = _page(made, [one.id for one in made], limit, after)
+    page, more = page_of(made, [one.id for one in made], limit, after)
     ends = (page[0].id, page[-1].id) if page else (None, None)
     return CheckpointList(data=page, first_id=ends[0], last_id=ends[1], has_more=more)
 
@@ -236,15 +236,3 @@ def _checkpoints(job: Job, curve: Sequence[CurvePoint]) -> list[Checkpoint]:
 
 def _seconds(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp())
-
-
-def _page(rows: Sequence[T], ids: Sequence[str], limit: int, after: str | None) -> tuple[list[T], bool]:
-    """Those after a cursor.
-
-    Raises:
-        NotFound: No such cursor.
-    """
-    if after is not None and after not in ids:
-        raise NotFound(f"no {after!r} to begin at", fix="an id of the page before")
-    first = 0 if after is None else ids.index(after) + 1
-    return list(rows[first : first + limit]), len(rows) > first + limit

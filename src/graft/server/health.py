@@ -1,14 +1,17 @@
-"""GET /health, GET /ready: for whoever watches the process; no key, and nothing of the documents."""
+"""GET /health, GET /ready, GET /metrics: for whoever watches the process; nothing of the documents.
+
+The first two ask for no key. The third asks for an administrator's, where there are keys.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from graft.errors import GraftError
-from graft.server.authorising import Serving
+from graft.server.authorising import AdminSeat, Serving
 from graft.server.replies import Health, Readiness
 
 router = APIRouter(tags=["operation"])
@@ -26,6 +29,12 @@ async def ready(request: Request) -> JSONResponse:
     problems = await asyncio.to_thread(_problems, request.app.state.serving)
     reply = Readiness(ready=not problems, problems=problems)
     return JSONResponse(reply.model_dump(), 200 if reply.ready else 503)
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(seat: AdminSeat) -> Response:
+    """Requests, answers, tokens, cost, lines and jobs, as Prometheus reads them."""
+    return Response(seat.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _problems(serving: Serving) -> list[str]:

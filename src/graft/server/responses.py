@@ -28,6 +28,7 @@ from graft.server.door import log_unexpected
 from graft.server.failing import failure_of
 from graft.server.files import Deleted
 from graft.server.lanes import Running, begun, finished
+from graft.server.metering import metered
 from graft.server.parameters import Grounded
 from graft.server.response_bodies import ResponseRequest, asked_of
 from graft.workspace import Workspace
@@ -49,7 +50,8 @@ async def create_response(body: ResponseRequest, request: Request, seat: Seat) -
     if isinstance(asked, Grounded):
         files = await run_in_threadpool(_files_of, seat.workspace, asked.collection)
     grounded = isinstance(asked, Grounded)
-    running = seat.answers.start(turn_of(asked, seat.workspace), pieces=bool(body.stream) and not grounded)
+    work = metered(seat, turn_of(asked, seat.workspace))
+    running = seat.answers.start(work, pieces=bool(body.stream) and not grounded)
     made = _Made(body, files, [*before, *body.messages()], seat)
     if not body.stream:
         return await run_in_threadpool(made.finished, await finished(request, running))

@@ -73,18 +73,22 @@ class Database:
                 yield connection
 
     @contextmanager
-    def writing(self, *, makes: bool = False, needs_bytes: int = 0) -> Iterator[tuple[Connection, int]]:
+    def writing(
+        self, *, makes: bool = False, needs_bytes: int = 0, tells: bool = True
+    ) -> Iterator[tuple[Connection, int]]:
         """A transaction and its sequence number; committed if the block ends, undone if it raises.
 
         Args:
+            tells: Others have to learn of it; False leaves the sequence as it is, for what nobody keeps in memory.
             makes: The block adds something, so a database that does not exist is made.
             needs_bytes: About how much the block stores, to say so should the disk be full.
         """
         with self.explained(needs_bytes), self._connected(makes=makes).connect() as connection:
             connection = connection.execution_options(graft_writes=True)
             with connection.begin():
+                step = 1 if tells else 0
                 number = connection.execute(
-                    update(sequence).values(value=sequence.c.value + 1).returning(sequence.c.value)
+                    update(sequence).values(value=sequence.c.value + step).returning(sequence.c.value)
                 ).scalar_one()
                 yield connection, int(number)
 

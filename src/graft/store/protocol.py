@@ -203,6 +203,10 @@ class Store(Protocol):
         """
         ...
 
+    def move_sources(self, before: str, now: str) -> int:
+        """Let the sources below one folder lie below another, as after a restore; how many they are."""
+        ...
+
     def put_model(self, name: str, spec: Mapping[str, Any]) -> None:
         """Keep what describes a model, as JSON; replaces the one of that name."""
         ...

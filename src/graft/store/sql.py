@@ -255,6 +255,14 @@ class SqlStore:
             embedders.switch_embedder(connection, number, row, embedder)
         return number
 
+    def move_sources(self, before: str, now: str) -> int:
+        with self.database.writing() as (connection, _):
+            rows = connection.execute(select(t.sources.c.id, t.sources.c.uri)).all()
+            moved = [(row.id, now + row.uri.removeprefix(before)) for row in rows if row.uri.startswith(f"{before}/")]
+            for id, uri in moved:
+                connection.execute(update(t.sources).where(t.sources.c.id == id).values(uri=uri))
+        return len(moved)
+
     # Models
 
     def put_model(self, name: str, spec: Mapping[str, Any]) -> None:

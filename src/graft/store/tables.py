@@ -10,6 +10,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0004"
+SCHEMA = "0005"
 """The newest migration; a database that says so needs none."""
 
 THERE, VANISHED, TAKEN_OUT = 0, 1, 2
@@ -174,6 +175,7 @@ users = Table(
     Column("role", Text, nullable=False),
     Column("groups", Text, nullable=False),
     Column("created_at", Text, nullable=False),
+    Column("budget_usd", Float),  # a month
 )
 
 keys = Table(
@@ -186,6 +188,18 @@ keys = Table(
     Column("role", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("expires_at", Text),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_day", BigInteger),
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("subject", Text, primary_key=True),  # user:NAME or key:NAME
+    Column("period", Text, primary_key=True),  # a day, 2026-01-31, or a month, 2026-01
+    Column("answers", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost_usd", Float, nullable=False),
 )
 
 objects = Table(

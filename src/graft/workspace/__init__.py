@@ -5,6 +5,7 @@ Command line, HTTP and Python call these and nothing below them.
 
 from __future__ import annotations
 
+from graft.workspace.backing_up import BackupVerbs
 from graft.workspace.documents import DEFAULT_COLLECTION, Quote
 from graft.workspace.fine_tuning import FineTuningVerbs
 from graft.workspace.models import ModelListing
@@ -13,7 +14,7 @@ from graft.workspace.vector_stores import VectorStoreVerbs
 __all__ = ["DEFAULT_COLLECTION", "ModelListing", "Quote", "Workspace"]
 
 
-class Workspace(FineTuningVerbs, VectorStoreVerbs):
+class Workspace(FineTuningVerbs, VectorStoreVerbs, BackupVerbs):
     """Documents, models and settings in one folder.
 
     Args:

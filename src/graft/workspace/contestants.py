@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft.access import OWNER
 from graft.errors import GraftError, UsageError
 from graft.settings import model_cache
 from graft.workspace.datasets import DatasetVerbs
@@ -220,6 +221,8 @@ class ContestantVerbs(QuestionVerbs, DatasetVerbs, TuningVerbs):
             )
         train = Path(request.train) if what == "aware" else self._training_file(Path(request.train), begun)
         told = [file_checksum(train), request.model, what, seed, asdict(self.settings.tuning)]
+        if OWNER not in self.principals:  # the model is theirs, and so must be its name
+            told.append(sorted(self.owns))
         if what == "aware":
             told += [self._documents_state(request), asdict(self.settings.retrieval_aware)]
         digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]

@@ -112,7 +112,11 @@ class JobVerbs(CompareVerbs):
         found = dataclasses.replace(
             request, questions=questions, train=train, database=database, fresh=fresh, into=into
         )
-        payload = {"request": found.to_json(), "principals": sorted(self.principals)}
+        payload = {
+            "request": found.to_json(),
+            "principals": sorted(self.principals),
+            "owns": sorted(self.owns),
+        }
         what = "generated questions" if request.questions is None else Path(request.questions).name
         return self.jobs.submit("compare", payload, title=f"compare {', '.join(request.arms) or 'arms'} on {what}")
 

@@ -17,6 +17,7 @@ from graft.access import principals as check_principals
 from graft.settings import Settings, home_folder, load_settings, model_cache
 
 if TYPE_CHECKING:
+    from graft.audit import Audit
     from graft.embedding import Embedder
     from graft.identity import Identities
     from graft.models import Model, Usage
@@ -87,6 +88,13 @@ class Opened:
         from graft.store.database import Database
 
         return Identities(Database(self.settings.store.url, home=self.home))
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who changed what."""
+        from graft.audit import Audit
+
+        return Audit(self.home)
 
     @cached_property
     def objects(self) -> Objects:
@@ -163,6 +171,10 @@ class Opened:
         from graft.models import spec_for
 
         return self._added_models().get(name) or spec_for(name)
+
+    def is_hosted(self, name: str) -> bool:
+        """Whether a provider answers under this name, for money."""
+        return self._spec(name).kind == "api"
 
     def _price(self, name: str) -> Callable[[Usage], float | None] | None:
         """Of a hosted model's tokens; None where nobody is paid."""
