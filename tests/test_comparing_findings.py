@@ -183,3 +183,14 @@ def test_a_comparison_without_the_newer_fields_is_still_read() -> None:
         del arm["declined"]
     assert Comparison.from_json(plain).arms[0].declined == 0
     assert "What stands out" in markdown(replace(made, findings=("tuned said the same to all",)))
+
+
+def test_what_another_experiment_paid_is_no_part_of_this_budget(tmp_path: Path) -> None:
+    questions = [question(i) for i in range(4)]
+    arms = [contestant("paid", says("8 days", 0.25))]
+    ask_all(arms, questions[:3], kept(tmp_path / "first"))
+    beside = KeptLines(
+        tmp_path / "second" / "replies.jsonl", field="reply", beside=[tmp_path / "first" / "replies.jsonl"]
+    )
+    found = ask_all(arms, questions, beside, budget_usd=0.25, first_question_usd=0.25)
+    assert found.partial is None and found.spent_usd == 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_a_hosted_model_is_asked_paid_for_and_cut_off_and_its_absence_is_a_resul
         assert base.cost_usd_per_1000 and rag.cost_usd_per_1000 and rag.cost_usd_per_1000 > base.cost_usd_per_1000
         assert control.cost_usd_per_1000 == 0 and made.cost_usd is not None
         assert 0 < made.cost_usd <= expected.cost_usd
+        shutil.rmtree(workspace.home / "comparisons")  # or its replies would be taken over
         one = sum(reply.cost_usd or 0.0 for reply in made.records[0].replies.values())
         cut = workspace.compare(request(tmp_path, budget_usd=1.2 * one, into=str(tmp_path / "cut")))
         assert cut.partial is not None and cut.questions < QUESTIONS
@@ -67,7 +69,7 @@ def test_a_hosted_model_is_asked_paid_for_and_cut_off_and_its_absence_is_a_resul
     gone = workspace.compare(request(tmp_path, into=str(tmp_path / "gone")))
     assert [gone.arm(name).failed for name in ("base", "rag", "best-sentence")] == [QUESTIONS, QUESTIONS, 0]
     assert f"{PRICED} cannot be reached" in (gone.arm("base").error or "")
-    assert gone.verdict.startswith("no arm with a model answered a single question") and "cannot be" in gone.verdict
+    assert gone.verdict.startswith("No arm with a model answered a single question") and "cannot be" in gone.verdict
 
 
 @pytest.mark.slow

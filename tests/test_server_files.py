@@ -222,7 +222,7 @@ def test_others_files_and_stores_do_not_exist(
         upload(rob)
 
 
-READS = ("search", "chat/completions", "embeddings", "responses", "{response_id}")
+READS = ("search", "chat/completions", "embeddings", "responses", "{response_id}", "advice", "resolve")
 
 
 def test_a_reader_changes_nothing_by_any_route(served: tuple[Workspace, str], secrets: dict[str, str]) -> None:
@@ -237,7 +237,7 @@ def test_a_reader_changes_nothing_by_any_route(served: tuple[Workspace, str], se
             asked = httpx.request(method, root + path, headers=headers, json=None if method == "delete" else body)
             assert asked.status_code == 403, (method, path, asked.text)
             assert asked.json()["error"]["code"] == "permission_denied"
-    assert tried == 9
+    assert tried == 18
 
 
 def refusal(attempt: Any, id: str) -> str:

@@ -86,7 +86,7 @@ class Replied:
 
     Attributes:
         rows: Of each question that every arm was asked, the replies by arm.
-        spent_usd: Of all replies whose price is known, those kept before included.
+        spent_usd: Of all replies whose price is known, those kept before included, those of other experiments not.
         partial: Why not all questions were asked, else None.
     """
 
@@ -196,7 +196,7 @@ def ask_all(
             row[one.name] = _reply(one, question, kept, given_up=failures[one.name] == len(rows) >= GIVE_UP)
             failures[one.name] += row[one.name].error is not None
         rows.append(row)
-        cost = sum(reply.cost_usd or 0.0 for reply in row.values())
+        cost = sum(row[one.name].cost_usd or 0.0 for one in contestants if kept.is_own(_key(one, question)))
         spent, dearest = spent + cost, max(cost, dearest if len(rows) > 1 else 0.0)
         progress(
             CompareProgress(

@@ -39,6 +39,10 @@ class KeptLines:
         """What was kept under the key."""
         return self._kept.get(key) or self._elsewhere.get(key)
 
+    def is_own(self, key: str) -> bool:
+        """Whether it was kept in `path` itself."""
+        return key in self._kept
+
     @cached_property
     def _elsewhere(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
