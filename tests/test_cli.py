@@ -56,8 +56,8 @@ def test_every_verb_has_help_that_loads_neither_numpy_nor_sqlalchemy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == (
         "['add', 'advise', 'ask', 'audit', 'backup', 'chat', 'collections', 'compare', 'completion', 'dataset', "
-        "'doctor', 'evaluate', 'export', 'jobs', 'keys', 'list', 'models', 'regress', 'remove', 'restore', 'search', "
-        "'serve', 'settings', 'sync', 'tune', 'users', 'worker'] []"
+        "'doctor', 'evaluate', 'export', 'jobs', 'keys', 'list', 'mcp', 'models', 'regress', 'remove', 'restore', "
+        "'search', 'serve', 'settings', 'sync', 'tune', 'users', 'worker'] []"
     )
 
 

@@ -179,6 +179,7 @@ def test_strict_and_collection_reach_the_workspace(client: openai.OpenAI) -> Non
 
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 FORMAT = {"type": "json_object"}
 
 
@@ -210,7 +211,10 @@ FORMAT = {"type": "json_object"}
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0].role"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "assistant", "tool_calls": [TOOL]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "messages[0].tool_calls"),
+        ({"messages": [{"role": "assistant", "tool_calls": [TOOL]}]}, "messages[0].tool_calls[0].function.arguments"),
+        ({"tool_choice": "required", "extra_body": {"graft": {"retrieval": False}}}, "tool_choice"),
+        ({"top_logprobs": 2, "extra_body": {"graft": {"retrieval": False}}}, "top_logprobs"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0].type",
@@ -333,11 +337,13 @@ def test_the_asynchronous_client_works_too(url: str) -> None:
 def test_the_openapi_document_describes_every_route_with_its_failures(url: str) -> None:
     document = httpx.get(url.replace("/v1", "/openapi.json")).json()
     routes = {path: operations for path, operations in document["paths"].items() if path.startswith("/v1/")}
+    conversation = "/v1/conversations/{conversation_id}"
     stores, batches = "/v1/vector_stores/{vector_store_id}", "file_batches/{batch_id}"
     assert routes.keys() == {
         "/v1/chat/completions",
         "/v1/responses",
-        "/v1/responses/{response_id}",
+        *(f"/v1/responses/{{response_id}}{rest}" for rest in ("", "/cancel", "/input_items")),
+        *("/v1/conversations", conversation, f"{conversation}/items", f"{conversation}/items/{{item_id}}"),
         "/v1/models",
         "/v1/models/{model}",
         "/v1/embeddings",
@@ -346,6 +352,7 @@ def test_the_openapi_document_describes_every_route_with_its_failures(url: str) 
         "/v1/files/{file_id}",
         "/v1/files/{file_id}/content",
         "/v1/vector_stores",
+        *("/v1/users", "/v1/users/{name}", "/v1/keys", "/v1/keys/{name}", "/v1/collections/{name}/share"),
         stores,
         f"{stores}/search",
         f"{stores}/files",
@@ -353,12 +360,14 @@ def test_the_openapi_document_describes_every_route_with_its_failures(url: str) 
         f"{stores}/file_batches",
         f"{stores}/{batches}",
         f"{stores}/{batches}/files",
+        f"{stores}/{batches}/cancel",
+        f"{stores}/files/{{file_id}}/content",
         *(f"/v1/fine_tuning/jobs{rest}" for rest in ("", "/{job_id}", "/{job_id}/events", "/{job_id}/checkpoints")),
         *(f"/v1/fine_tuning/jobs/{{job_id}}/{verb}" for verb in ("cancel", "pause", "resume")),
         *("/v1/jobs", "/v1/jobs/{job_id}"),
         *(f"/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "pause", "resume")),
         *("/v1/comparisons", "/v1/comparisons/{job_id}", "/v1/comparisons/{job_id}/report", "/v1/advice"),
-        *("/v1/collections", "/v1/sources", "/v1/citations/resolve"),
+        *("/v1/collections", "/v1/sources", "/v1/citations/resolve", "/v1/citations/page"),
     }
     for operations in routes.values():
         for operation in operations.values():

@@ -21,6 +21,8 @@ import openai
 import pytest
 from fastapi import FastAPI
 
+from benchmarks.bench_upload import upload
+from benchmarks.server import served
 from graft.extras import install
 from graft.server import in_background
 from graft.server.authorising import Serving
@@ -30,6 +32,7 @@ from graft.settings import ServingSettings
 from graft.workspace import Workspace
 from tests.event_loops import run_aside
 
+LARGE_MB = 300
 LONG: dict[str, Any] = {
     "model": "smollm2-135m",
     "messages": [{"role": "user", "content": "Write a very long story about a lighthouse, with many chapters."}],
@@ -263,3 +266,9 @@ def test_without_the_extra_the_command_names_it(home: Path) -> None:
         [sys.executable, "-c", program, "--home", str(home), "serve"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1 and install("serve") in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_large_upload_goes_to_the_disk_and_not_into_memory() -> None:
+    with served(f"[serving]\nmax_file_mb = {LARGE_MB + 1}\n") as server:
+        before, most, _ = upload(server, LARGE_MB)
+    assert most < before + 60, "MB of memory while 300 arrived"

@@ -18,6 +18,7 @@ from graft.errors import QuotaExceeded, UsageError
 from graft.identity import Identities
 from graft.server import in_background
 from graft.settings import ServingSettings
+from graft.spending import Spending
 from graft.store.database import Database
 from graft.workspace import Workspace
 
@@ -79,12 +80,12 @@ def test_tokens_of_a_day_and_dollars_of_a_month_end_the_answers(served: tuple[Wo
             model=MODEL, messages=TURNS, max_completion_tokens=16, extra_body={"graft": {"retrieval": False}}
         )
         assert said.usage is not None
-        used = workspace.identities.spent("key:much-1")
+        used = workspace.spending.spent("key:much-1")
         assert (used.answers, used.tokens) == (1, said.usage.total_tokens)
-        assert workspace.identities.spent("user:much").tokens == used.tokens
+        assert workspace.spending.spent("user:much").tokens == used.tokens
         caller = workspace.identities.caller(key)
         assert caller is not None
-        workspace.identities.spend(caller, tokens=60, cost_usd=0.0)
+        workspace.spending.spend(caller, tokens=60, cost_usd=0.0)
         for stream in (False, True):
             with pytest.raises(openai.RateLimitError, match="60 tokens a day") as caught:
                 asking.chat.completions.create(model=MODEL, messages=TURNS, stream=stream)  # type: ignore[call-overload]
@@ -95,13 +96,13 @@ def test_tokens_of_a_day_and_dollars_of_a_month_end_the_answers(served: tuple[Wo
     other = workspace.identities.create_key("much-2", user="much")[1]
     caller = workspace.identities.caller(other)
     assert caller is not None
-    workspace.identities.spend(caller, tokens=1, cost_usd=0.5)
+    workspace.spending.spend(caller, tokens=1, cost_usd=0.5)
     with client(url, other) as asking, pytest.raises(openai.RateLimitError, match=r"\$0.50 of \$0.50 this month"):
         asking.chat.completions.create(model=MODEL, messages=TURNS)
     workspace.identities.change_user("much", budget_usd=float("inf"))
     caller = workspace.identities.caller(other)
     assert caller is not None and caller.budget_usd is None
-    workspace.identities.require_quota(caller)
+    workspace.spending.require_quota(caller)
 
 
 def test_a_stream_that_is_left_is_counted_as_far_as_it_came(served: tuple[Workspace, str]) -> None:
@@ -116,24 +117,24 @@ def test_a_stream_that_is_left_is_counted_as_far_as_it_came(served: tuple[Worksp
         for _, _chunk in zip(range(5), stream, strict=False):
             pass
         stream.close()
-    until(lambda: workspace.identities.spent("key:leaves-1").tokens > 0)
-    assert workspace.identities.spent("key:leaves-1").tokens >= 4
+    until(lambda: workspace.spending.spent("key:leaves-1").tokens > 0)
+    assert workspace.spending.spent("key:leaves-1").tokens >= 4
 
 
 def test_days_and_months_are_kept_apart_and_nobody_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database("", home=tmp_path)
-    people = Identities(database)
+    people, spending = Identities(database), Spending(database)
     people.create_user("ana", role="reader", budget_usd=2.0)
     caller = people.caller(people.create_key("ana-1", user="ana", tokens_per_day=100)[1])
     assert caller is not None
     sequence = database.current_sequence()
-    monkeypatch.setattr("graft.identity._day", lambda: "2026-01-31")
-    people.spend(caller, tokens=100, cost_usd=1.0)
+    monkeypatch.setattr("graft.spending._day", lambda: "2026-01-31")
+    spending.spend(caller, tokens=100, cost_usd=1.0)
     with pytest.raises(QuotaExceeded, match="100 of its 100 tokens"):
-        people.require_quota(caller)
-    monkeypatch.setattr("graft.identity._day", lambda: "2026-02-01")
-    people.require_quota(caller)
-    assert people.spent("user:ana").cost_usd == 0 and people.spent("user:ana", "2026-01").cost_usd == 1.0
+        spending.require_quota(caller)
+    monkeypatch.setattr("graft.spending._day", lambda: "2026-02-01")
+    spending.require_quota(caller)
+    assert spending.spent("user:ana").cost_usd == 0 and spending.spent("user:ana", "2026-01").cost_usd == 1.0
     assert database.current_sequence() == sequence, "what is spent is nothing that others have to read again"
     for wrong in ({"requests_per_minute": 0}, {"tokens_per_day": -1}):
         with pytest.raises(UsageError, match="from 1 to"):

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from reportlab.pdfgen.canvas import Canvas
 
 from graft.server import in_background
 from graft.settings import ServingSettings
@@ -143,3 +144,24 @@ def test_collections_sources_and_citations_are_the_caller_s(ask: Any, store: str
     assert foreign.status_code == missing.status_code == 404
     assert foreign.text.replace(place["document_id"], "ID") == missing.text.replace("doc_0000000000000000", "ID")
     assert ask("ana", "POST", "/citations/resolve", {**place, "end": 10**9}).status_code == 400
+
+
+def test_a_citation_of_a_pdf_tells_where_it_stands_and_shows_the_page(
+    served: tuple[str, dict[str, str]], ask: Any, tmp_path: Path
+) -> None:
+    canvas = Canvas(str(tmp_path / "meals.pdf"))
+    canvas.drawString(72, 700, "Lunch for a guest may cost at most 31 EUR.")
+    canvas.save()
+    with openai.OpenAI(base_url=served[0], api_key=served[1]["ana"], max_retries=0) as client:
+        store = client.vector_stores.create(name="meals")
+        client.vector_stores.files.upload_and_poll(vector_store_id=store.id, file=tmp_path / "meals.pdf")
+    (hit,) = ask("ana", "POST", f"/vector_stores/{store.id}/search", {"query": "lunch"}).json()["data"]
+    place = {name: hit["graft"][name] for name in ("document_id", "version", "start", "end")}
+    (on,) = ask("ana", "POST", "/citations/resolve", place).json()["places"]
+    assert on["page"] == 1 and len(on["boxes"]) == 1 and on["boxes"][0][0] == pytest.approx(72, abs=2)
+    shown = ask("ana", "POST", "/citations/page", place)
+    assert shown.headers["content-type"] == "image/png" and shown.content.startswith(b"\x89PNG")
+    foreign = ask("ben", "POST", "/citations/page", place)
+    missing = ask("ben", "POST", "/citations/page", {**place, "document_id": "doc_0000000000000000"})
+    assert foreign.status_code == missing.status_code == 404
+    assert foreign.text.replace(place["document_id"], "doc_0000000000000000") == missing.text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,9 +132,14 @@ def test_the_asynchronous_client_works_too(served: tuple[str, str, str], tools: 
     ("given", "param"),
     [
         ({"tools": [{"type": "web_search"}]}, "tools"),
-        ({"background": True}, "background"),
+        ({"background": True, "stream": True}, "background"),
+        ({"background": True, "store": False}, "background"),
+        ({"previous_response_id": "resp_x", "conversation": "conv_x"}, "previous_response_id"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice"),
+        ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
+        ({"metadata": {"a": "b" * 513}}, "metadata"),
         ({"truncation": "auto"}, "truncation"),
-        ({"text": {"format": {"type": "json_object"}}}, "text"),
         ({"input": [{"role": "assistant", "content": "x"}]}, "input"),
         ({"input": ""}, "input"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
@@ -144,6 +151,103 @@ def test_what_cannot_be_honoured_is_refused_by_name(client: openai.OpenAI, given
     assert (caught.value.param or "").startswith(param)
 
 
+@pytest.fixture(scope="module")
+def two_years(client: openai.OpenAI) -> str:
+    """A vector store with a file of each year, and the year as attribute."""
+    store = client.vector_stores.create(name="years")
+    for year, most in ((2023, 140), (2024, 190)):
+        text = f"# Travel in {year}\n\nA hotel may cost at most {most} EUR a night.\n".encode()
+        file = client.files.create(file=(f"{year}.md", text), purpose="assistants")
+        client.vector_stores.files.create_and_poll(
+            file.id, vector_store_id=store.id, attributes={"year": year}, poll_interval_ms=50
+        )
+    return store.id
+
+
+def test_filters_and_limits_of_file_search_are_honoured(client: openai.OpenAI, two_years: str) -> None:
+    def found(**options: Any) -> tuple[str, list[Any]]:
+        tool: Any = {"type": "file_search", "vector_store_ids": [two_years], **options}
+        made = client.responses.create(
+            model=MODEL, input=QUESTION, tools=[tool], include=["file_search_call.results"]
+        )
+        (search,) = [one for one in made.output if one.type == "file_search_call"]
+        return made.output_text, search.results or []
+
+    assert {one.filename for one in found()[1]} == {"2023.md", "2024.md"}
+    for year, most in ((2023, "140"), (2024, "190")):
+        text, results = found(filters={"type": "eq", "key": "year", "value": year})
+        assert most in text and [(one.filename, one.attributes) for one in results] == [
+            (f"{year}.md", {"year": year})
+        ]
+    assert found(filters={"type": "gt", "key": "year", "value": 2024})[1] == []
+    assert len(found(max_num_results=1)[1]) == 1
+    scores = [one.score for one in found()[1]]
+    strict = found(ranking_options={"score_threshold": 0.9})[1]
+    assert 0 < len(strict) < len(scores) and all(one.score >= 0.9 for one in strict)
+
+
+def test_filters_are_refused_where_they_can_mean_nothing(client: openai.OpenAI, tools: Any) -> None:
+    deep: Any = {"type": "eq", "key": "year", "value": 1}
+    for _ in range(12):
+        deep = {"type": "and", "filters": [deep]}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model=MODEL, input=QUESTION, tools=[{**tools[0], "filters": deep}])
+    assert caught.value.param == "tools[0].filters"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model=MODEL, input=QUESTION, tools=tools, text={"format": {"type": "json_object"}})
+    assert caught.value.param == "text.format.type"
+
+
+def test_a_tool_is_used_unless_the_choice_is_none(client: openai.OpenAI, tools: Any) -> None:
+    for choice, used in (("required", True), ({"type": "file_search"}, True), ("none", False)):
+        made = client.responses.create(
+            model=MODEL, input=QUESTION, tools=tools, tool_choice=choice, max_output_tokens=24
+        )
+        assert ("file_search_call" in [one.type for one in made.output]) is used
+
+
+def test_an_answer_is_held_to_a_schema(client: openai.OpenAI) -> None:
+    schema = {"type": "object", "properties": {"price": {"type": "integer"}}, "required": ["price"]}
+    form: Any = {"format": {"type": "json_schema", "name": "price", "schema": schema, "strict": True}}
+    made = client.responses.create(model=MODEL, input=QUESTION, text=form, max_output_tokens=40)
+    assert isinstance(json.loads(made.output_text)["price"], int)
+    assert made.text is not None and made.text.format is not None and made.text.format.type == "json_schema"
+
+
+def test_the_input_of_a_kept_response_is_listed_by_pages(client: openai.OpenAI) -> None:
+    turns: Any = [
+        {"role": role, "content": f"{number}"}
+        for number, role in enumerate(("developer", "user", "assistant", "user"))
+    ]
+    made = client.responses.create(model=MODEL, input=turns, max_output_tokens=4)
+    items: list[Any] = list(client.responses.input_items.list(made.id, limit=3))
+    assert [(one.role, one.content[0].text) for one in items] == [
+        (turn["role"], turn["content"]) for turn in reversed(turns)
+    ]
+    oldest: list[Any] = list(client.responses.input_items.list(made.id, order="asc", after=items[-1].id))
+    assert oldest == items[-2::-1]
+    for attempt in (lambda: client.responses.input_items.list("resp_x"),
+                    lambda: client.responses.input_items.list(made.id, after="msg_x")):  # fmt: skip
+        with pytest.raises(openai.NotFoundError):
+            attempt()
+
+
+def test_a_search_by_a_response_lets_an_expiring_store_live_on(client: openai.OpenAI) -> None:
+    store = client.vector_stores.create(name="short", expires_after={"anchor": "last_active_at", "days": 1})
+    time.sleep(1.1)
+    tool: Any = {"type": "file_search", "vector_store_ids": [store.id]}
+    client.responses.create(model=MODEL, input=QUESTION, tools=[tool])
+    assert store.expires_at is not None
+    assert (client.vector_stores.retrieve(store.id).expires_at or 0) > store.expires_at
+
+
+def test_a_kept_response_is_not_streamed(client: openai.OpenAI) -> None:
+    made = client.responses.create(model=MODEL, input="Say hello.", max_output_tokens=4)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.retrieve(made.id, stream=True)
+    assert caught.value.param == "stream"
+
+
 def test_others_responses_and_stores_do_not_exist(
     client: openai.OpenAI, served: tuple[str, str, str], tools: Any
 ) -> None:
@@ -152,6 +256,8 @@ def test_others_responses_and_stores_do_not_exist(
         attempts: list[Any] = [
             lambda: ben.responses.retrieve(mine.id),
             lambda: ben.responses.delete(mine.id),
+            lambda: ben.responses.cancel(mine.id),
+            lambda: ben.responses.input_items.list(mine.id),
             lambda: ben.responses.create(model=MODEL, input="And?", previous_response_id=mine.id),
             lambda: ben.responses.create(model=MODEL, input=QUESTION, tools=tools),
         ]

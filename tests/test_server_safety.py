@@ -31,7 +31,8 @@ from graft.workspace import Workspace
 
 KEY = "graft-test-0123456789abcdef"
 SECRET = "The zanzibar ledger is kept in the green safe."
-V1_ROUTES = 48
+OPEN = ("/health", "/ready", "/openapi.json", "/auth/login", "/auth/callback", "/auth/logout")
+V1_ROUTES = 69
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +83,10 @@ def test_every_route_of_v1_passes_through_the_one_authorisation(served: tuple[st
         if path.startswith("/v1"):
             walked += 1
             assert depends_on(route.dependant, authorised), f"{path} is open"
-        elif path == "/metrics":
+        elif path in ("/metrics", "/mcp", "/auth/me"):
             assert depends_on(route.dependant, authorised)
         else:
-            assert path in ("/health", "/ready", "/openapi.json"), f"{path} is neither under /v1 nor known to be open"
+            assert path in OPEN, f"{path} is neither under /v1 nor known to be open"
     assert walked == V1_ROUTES
 
 
@@ -105,7 +106,8 @@ def test_every_route_of_v1_asks_for_the_key(served: tuple[str, FastAPI]) -> None
                     assert response.status_code == 401 and response.headers["www-authenticate"] == "Bearer"
                     assert error_of(response)["code"] == "invalid_api_key" and KEY not in response.text
                 else:
-                    assert response.status_code == (401 if path == "/metrics" else 200)
+                    asks = path in ("/metrics", "/auth/me")
+                    assert response.status_code == (401 if asks else 404 if path.startswith("/auth") else 200)
     assert asked == 3 * V1_ROUTES
 
 

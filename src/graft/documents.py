@@ -102,3 +102,21 @@ def _check_ranges(what: str, ranges: list[tuple[int, int]], length: int, *, allo
         if not last <= start <= end <= length or (start == end and not allow_empty):
             raise ValueError(f"{what} [{start}, {end}) is empty, overlaps or leaves the text of {length}")
         last = end
+
+
+def line_boxes(boxes: Boxes) -> tuple[tuple[float, float, float, float], ...]:
+    """Boxes of characters in reading order -> a box for each line that they stand on.
+
+    >>> rows = [[0, 10, 5, 20], [5, 11, 9, 20], [float("nan")] * 4, [0, 0, 4, 9]]
+    >>> line_boxes(np.array(rows, np.float32))
+    ((0.0, 10.0, 9.0, 20.0), (0.0, 0.0, 4.0, 9.0))
+    """
+    lines: list[list[float]] = []
+    for left, bottom, right, top in boxes[~np.isnan(boxes).any(axis=1)].tolist():
+        middle = (bottom + top) / 2
+        if lines and lines[-1][1] <= middle <= lines[-1][3] and left >= lines[-1][0]:
+            _, low, far, high = lines[-1]
+            lines[-1][1:] = [min(low, bottom), max(far, right), max(high, top)]
+        else:
+            lines.append([left, bottom, right, top])
+    return tuple((one[0], one[1], one[2], one[3]) for one in lines)

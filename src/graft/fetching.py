@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpcore
 import httpx
@@ -73,6 +74,7 @@ def fetch(
     headers: Mapping[str, str] | None = None,
     if_none_match: str | None = None,
     if_modified_since: str | None = None,
+    form: Mapping[str, str] | None = None,
     certificates: str | None = None,
     resolve: Resolve = resolve_host,
 ) -> Fetched:
@@ -84,6 +86,7 @@ def fetch(
         allow_private: Only for addresses that the operator configured, never for a user's or a document's.
         headers: Sent to the URL's own origin, not to where it redirects.
         if_none_match, if_modified_since: An earlier `etag` and `last_modified`.
+        form: Sent by POST, and to nobody whom a redirect names.
         certificates: File of certificate authorities to trust besides the system's.
         resolve: Host and port to addresses.
     Raises:
@@ -95,7 +98,10 @@ def fetch(
     if if_modified_since:
         sent["If-Modified-Since"] = if_modified_since
     guard = Guard(allow_private, resolve, timeout_seconds, time.monotonic() + timeout_seconds, certificates)
-    with _get(url, sent, guard) as response:
+    body = None
+    if form is not None:
+        sent["Content-Type"], body = "application/x-www-form-urlencoded", urlencode(form).encode()
+    with _get(url, sent, guard, body) as response:
         if response.status == 304 and (if_none_match or if_modified_since):
             return Fetched(
                 data=b"", url=response.url, etag=if_none_match, last_modified=if_modified_since, not_modified=True
@@ -249,8 +255,8 @@ class _Response:
 
 
 @contextmanager
-def _get(url: str, headers: dict[str, str], guard: Guard) -> Iterator[_Response]:
-    """GET with redirects followed, each of them checked like the first."""
+def _get(url: str, headers: dict[str, str], guard: Guard, body: bytes | None = None) -> Iterator[_Response]:
+    """GET with redirects followed, each of them checked like the first; POST, where there is a body, without."""
     origin = None
     for _ in range(MAX_REDIRECTS + 1):
         target = _parsed(url)
@@ -261,7 +267,8 @@ def _get(url: str, headers: dict[str, str], guard: Guard) -> Iterator[_Response]
         with ExitStack() as held:
             with _mapped(target, guard):
                 pool = held.enter_context(connections(target, guard))
-                raw = held.enter_context(pool.stream("GET", str(target), headers=list(sent.items())))
+                method = "GET" if body is None else "POST"
+                raw = held.enter_context(pool.stream(method, str(target), headers=list(sent.items()), content=body))
             response = _Response(
                 raw.status, httpx.Headers(raw.headers), str(target), _reading(raw.iter_stream(), target, guard)
             )
@@ -269,6 +276,8 @@ def _get(url: str, headers: dict[str, str], guard: Guard) -> Iterator[_Response]
             if raw.status not in (301, 302, 303, 307, 308) or not location:
                 yield response
                 return
+            if body is not None:
+                raise FetchError(f"{_shown(str(target))} redirects a form elsewhere", fix="check the address")
         try:
             url = str(target.join(location))
         except httpx.InvalidURL as error:

@@ -1,4 +1,4 @@
-"""A conversation and its next question -> a question that stands alone, so that retrieval understands it.
+"""A conversation and its next question -> a question that stands alone; a message -> what of it is sought.
 
 It does not know documents.
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from graft.citing.words import content_stems
 from graft.models import GenerateOptions, Message, Model, Reply, complete
-from graft.prompting import standalone_prompt
+from graft.prompting import search_prompt, standalone_prompt
+from graft.tracing import span
 
 _REWRITE = GenerateOptions(max_tokens=64)
 _STANDS_ALONE = 4
@@ -45,7 +46,8 @@ def make_standalone(question: str, history: Sequence[Message], model: Model, *, 
     prompt = standalone_prompt(question, history, count_tokens=model.count_tokens, budget=budget)
     if prompt is None:
         return Standalone(question)
-    reply = complete(model, prompt, _REWRITE)
+    with span("rewrite", {"graft.turns": len(history)}):
+        reply = complete(model, prompt, _REWRITE)
     rewritten = reply.text.strip().strip('"').split("\n")[0].strip()
     said = frozenset(content_stems(" ".join(turn.content for turn in history) + " " + question))
     now, new = frozenset(content_stems(question)), frozenset(content_stems(rewritten))
@@ -56,3 +58,25 @@ def make_standalone(question: str, history: Sequence[Message], model: Model, *, 
     both = f"{asked[-1]} {question}"
     leaves_room = model.count_tokens((Message("user", both),)) <= budget // 2  # for the sources
     return Standalone(both if leaves_room else question, reply)
+
+
+def make_search_query(query: str, model: Model, *, budget: int) -> Standalone:
+    """A message as a shorter search query.
+
+    The model's is taken only if it adds no word, keeps every number, and leaves a word of meaning out; otherwise the
+    message is searched as it is.
+
+    Args:
+        budget: Most tokens of the prompt; a longer message is searched as it is.
+    Raises:
+        ModelError: The model cannot answer.
+    """
+    prompt = search_prompt(query)
+    if model.count_tokens(prompt) > budget:
+        return Standalone(query)
+    reply = complete(model, prompt, _REWRITE)
+    rewritten = reply.text.strip().strip('"').split("\n")[0].strip()
+    before, after = frozenset(content_stems(query)), frozenset(content_stems(rewritten))
+    numbers = {word for word in before if any(letter.isdigit() for letter in word)}
+    is_shorter = bool(after) and after < before and numbers <= after
+    return Standalone(rewritten if is_shorter else query, reply)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from graft.access import OWNER, Principals
 from graft.access import principals as check_principals
-from graft.errors import NotFound, QuotaExceeded, UsageError
+from graft.errors import NotFound, UsageError
 from graft.store import tables as t
 from graft.store.database import Database
 from graft.store.encoding import decode_principals, encode_principals
@@ -104,16 +104,6 @@ class Caller:
         return _rank(self.role) >= _rank(role)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """What was used in a day (2026-01-31) or a month (2026-01), UTC; `cost_usd` of what has a price."""
-
-    period: str
-    answers: int
-    tokens: int
-    cost_usd: float
-
-
 OWNER_CALLER = Caller(name=OWNER, role="admin", principals=frozenset({OWNER}), owns=frozenset({OWNER}))
 """Who runs the command line, and who reaches the loopback address of a workspace without keys."""
 
@@ -142,7 +132,7 @@ class Identities:
         UsageError: The name, the role or a group is none, or the name is taken.
         """
         made = User(
-            name=_named(name),
+            name=check_name(name),
             role=_role(role),
             groups=_groups(groups),
             created_at=_now(),
@@ -188,6 +178,7 @@ class Identities:
             _user(connection, name)
             keys = tuple(key.name for key in _keys(connection).values() if key.user == name)
             connection.execute(delete(t.keys).where(t.keys.c.user == name))
+            connection.execute(delete(t.sessions).where(t.sessions.c.user == name))
             connection.execute(delete(t.users).where(t.users.c.name == name))
         return keys
 
@@ -225,7 +216,7 @@ class Identities:
             raise UsageError(f"{days} days; from 1 to {_MOST_DAYS}", fix="--days 90")
         secret = _PREFIX + secrets.token_urlsafe(32)
         made = Key(
-            name=_named(name),
+            name=check_name(name),
             user=None if user == OWNER else user,
             principals=principals or (frozenset({OWNER}) if user in (None, OWNER) else None),
             role=_role(role),
@@ -296,56 +287,6 @@ class Identities:
             budget_usd=user.budget_usd,
         )
 
-    def spend(self, caller: Caller, *, tokens: int, cost_usd: float) -> None:
-        """Write down what an answer took: for the key's day, and for the user's month."""
-        subjects = [(f"key:{caller.key}", _day())] if caller.key else []
-        subjects += [(f"user:{caller.user}", _month())] if caller.user else []
-        if not subjects:
-            return
-        with self._database.writing(tells=False) as (connection, _):
-            for subject, period in subjects:
-                at = (t.spending.c.subject == subject) & (t.spending.c.period == period)
-                more = {
-                    "answers": t.spending.c.answers + 1,
-                    "tokens": t.spending.c.tokens + tokens,
-                    "cost_usd": t.spending.c.cost_usd + cost_usd,
-                }
-                if not connection.execute(update(t.spending).where(at).values(more)).rowcount:
-                    first = {"subject": subject, "period": period, "answers": 1, "tokens": tokens}
-                    connection.execute(insert(t.spending).values(**first, cost_usd=cost_usd))
-
-    def spent(self, subject: str, period: str | None = None) -> Spent:
-        """What a subject ("user:ana", "key:ana-laptop") has used in a period; by default in the one that runs."""
-        when = period or (_month() if subject.startswith("user:") else _day())
-        with self._database.reading() as connection:
-            row = connection.execute(
-                select(t.spending).where(t.spending.c.subject == subject, t.spending.c.period == when)
-            ).first()
-        if row is None:
-            return Spent(period=when, answers=0, tokens=0, cost_usd=0.0)
-        return Spent(period=when, answers=row.answers, tokens=row.tokens, cost_usd=row.cost_usd)
-
-    def require_quota(self, caller: Caller) -> None:
-        """Let an answer begin; the one that exceeds a limit is the last.
-
-        Raises:
-            QuotaExceeded: The key's day or the user's month is used up; names the figures.
-        """
-        if caller.tokens_per_day is not None:
-            used = self.spent(f"key:{caller.key}")
-            if used.tokens >= caller.tokens_per_day:
-                raise QuotaExceeded(
-                    f"the key {caller.key} has used {used.tokens:,} of its {caller.tokens_per_day:,} tokens a day",
-                    fix="wait for the next day (UTC), or ask an administrator for a key with more",
-                )
-        if caller.budget_usd is not None:
-            used = self.spent(f"user:{caller.user}")
-            if used.cost_usd >= caller.budget_usd:
-                raise QuotaExceeded(
-                    f"{caller.user} has spent ${used.cost_usd:.2f} of ${caller.budget_usd:.2f} this month",
-                    fix="wait for the next month (UTC), or ask an administrator: graft users set NAME --budget USD",
-                )
-
     def guarded(self) -> bool:
         """Whether there are keys, so that every call must bring one."""
         self._follow()
@@ -389,14 +330,6 @@ def _dollars(given: float | None) -> float | None:
     return given
 
 
-def _day() -> str:
-    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
-
-
-def _month() -> str:
-    return _day()[:7]
-
-
 def _rank(role: Role) -> int:
     return get_args(Role).index(role)
 
@@ -409,7 +342,12 @@ def _role(given: str) -> Role:
     raise UsageError(f"no role {given!r}; have {', '.join(get_args(Role))}", fix="--role reader")
 
 
-def _named(given: str) -> str:
+def check_name(given: str) -> str:
+    """A user's, group's or key's name as it is.
+
+    Raises:
+        UsageError: It is none.
+    """
     if not _NAME.fullmatch(given):
         raise UsageError(
             f"{given!r} is no name: letters, digits and . _ @ - , at most 64, beginning with a letter or digit",
@@ -419,7 +357,7 @@ def _named(given: str) -> str:
 
 
 def _groups(given: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted({_named(name.removeprefix("group:")) for name in given}))
+    return tuple(sorted({check_name(name.removeprefix("group:")) for name in given}))
 
 
 def _joined(groups: Iterable[str]) -> str:

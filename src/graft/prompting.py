@@ -25,6 +25,10 @@ STANDALONE = (
     "Rewrite the last question so that it can be understood without the conversation. "
     "Keep its meaning and language. Reply with the question only."
 )
+SEARCH = (
+    "Reply with a short search query for what the message asks. Use only words of the message; leave out greetings, "
+    "thanks and everything that is not asked. Reply with the query only."
+)
 
 MOST_TURNS = 4
 """Turns that a follow-up is understood from; what lies further back misleads small models more than it helps."""
@@ -93,6 +97,11 @@ def standalone_prompt(
 
     count = _most(len(recent), lambda n: count_tokens(messages(n)) <= budget)
     return messages(count) if count else None
+
+
+def search_prompt(query: str) -> tuple[Message, ...]:
+    """Asks a model for the words of a message that a search needs."""
+    return (Message("system", SEARCH), Message("user", query))
 
 
 def _most(limit: int, fits: Callable[[int], bool]) -> int:

@@ -16,6 +16,7 @@ from graft.embedding import Embedder
 from graft.errors import NotFound, UsageError
 from graft.settings import RetrievalSettings
 from graft.store import ChunkRecord, Filter, Store
+from graft.tracing import span
 
 MOST_JOINED = 3
 """Neighbouring chunks in one hit: more would fill a prompt with one place."""
@@ -109,11 +110,13 @@ def search(
     collections: tuple[str, ...] | None = None,
     documents: tuple[str, ...] | None = None,
     k: int | None = None,
+    least_score: float = 0.0,
 ) -> SearchResult:
     """Find the passages that bear on a question, among those that the principals may read.
 
     Args:
         documents: Ids of the only ones to search in.
+        least_score: Of a hit, from 0 to 1.
     Raises:
         UsageError: The question is blank or no text, or k is not from 1 to MOST_HITS.
         EmbedderMismatch: The vectors are another embedder's.
@@ -126,19 +129,24 @@ def search(
     if not 1 <= wanted <= MOST_HITS:
         raise UsageError(f"k = {wanted} is not from 1 to {MOST_HITS}", fix="pass -k 10")
     began = time.perf_counter()
-    vector = embedder.embed([question])[0]
-    embedded = time.perf_counter()
-    within = Filter(principals, collections, documents)
-    candidates = max(settings.candidates, 2 * wanted)
-    dense = {
-        s.chunk_id: s.score for s in store.search_vectors(vector, candidates, within, embedder=embedder.identity)
-    }
-    sparse = {s.chunk_id: s.score for s in store.search_text(question, candidates, within)}
-    fused = fuse_scores(dense, sparse, dense_weight=settings.dense_weight)
-    hits = _hits(fused, dense, store=store, principals=principals, settings=settings, wanted=wanted)
+    with span("search", {"gen_ai.operation.name": "retrieval", "graft.k": wanted}) as step:
+        with span("embed", {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": embedder.identity}):
+            vector = embedder.embed([question])[0]
+        embedded = time.perf_counter()
+        within = Filter(principals, collections, documents)
+        candidates = max(settings.candidates, 2 * wanted)
+        with span("vectors", {"graft.candidates": candidates}):
+            found = store.search_vectors(vector, candidates, within, embedder=embedder.identity)
+            dense = {s.chunk_id: s.score for s in found}
+        with span("words", {"graft.candidates": candidates}):
+            sparse = {s.chunk_id: s.score for s in store.search_text(question, candidates, within)}
+        with span("fuse", {"graft.from_vectors": len(dense), "graft.from_words": len(sparse)}):
+            fused = fuse_scores(dense, sparse, dense_weight=settings.dense_weight)
+            hits = _hits(fused, dense, store=store, principals=principals, settings=settings, wanted=wanted)
+        step.set({"graft.hits": len(hits), "graft.collections": collections or ()})  # by now known to exist
     ended = time.perf_counter()
     return SearchResult(
-        hits=tuple(hits),
+        hits=tuple(hit for hit in hits if hit.score >= least_score),
         latency_ms=SearchLatency(
             embed=round((embedded - began) * 1e3, 3),
             search=round((ended - embedded) * 1e3, 3),

@@ -135,6 +135,7 @@ class ServingSettings:
     max_body_mb: int = _value(8, "MB of one request's body")
     max_file_mb: int = _value(512, "MB of one uploaded file, which is written to disk piece by piece")
     grace_seconds: int = _value(20, "seconds that answers under way may still take when the server is stopped")
+    log: str = _value("auto", "form of the log on stderr: text, json, or auto: text on a terminal, else json")
     worker: bool = _value(True, "long jobs are done by a process that the server starts; false: by `graft worker`")
 
 
@@ -200,6 +201,23 @@ class RetrievalAwareSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """Who may sign in at the server through an OpenID provider; GRAFT_OIDC_SECRET holds the client's secret."""
+
+    issuer: str = _value("", "address of the provider, as it calls itself; empty: nobody signs in so")
+    client_id: str = _value("", "what the provider calls this server")
+    scopes: str = _value("openid email profile", "what the provider is asked to tell")
+    name_claim: str = _value("email", "what a user is called by; an email counts only where it is verified")
+    groups_claim: str = _value("groups", "the provider's groups, which become sso.NAME")
+    admin_groups: str = _value("", "the provider's groups, with commas, whose members administer")
+    editor_groups: str = _value("", "the provider's groups, with commas, whose members add and change documents")
+    default_role: str = _value("", "role of everybody else: reader or editor; empty: they are refused")
+    domains: str = _value("", "domains of the emails that are let in, with commas; empty: all")
+    public_url: str = _value("", "https://... under which browsers reach the server; needed unless it is loopback")
+    session_hours: int = _value(12, "hours until somebody must sign in again")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All stages."""
 
@@ -214,6 +232,7 @@ class Settings:
     retrieval_aware: RetrievalAwareSettings = field(default_factory=RetrievalAwareSettings)
     dataset: DatasetSettings = field(default_factory=DatasetSettings)
     serving: ServingSettings = field(default_factory=ServingSettings)
+    oidc: OidcSettings = field(default_factory=OidcSettings)
 
 
 def home_folder(explicit: Path | None = None) -> Path:

@@ -85,7 +85,7 @@ def list_users(home: str | None, as_json: bool) -> None:
     """List the users."""
     with open_workspace(home) as workspace:
         found = workspace.identities.users()
-        spent = {one.name: workspace.identities.spent(f"user:{one.name}") for one in found}
+        spent = {one.name: workspace.spending.spent(f"user:{one.name}") for one in found}
     if as_json:
         emit_json({"users": found})
     elif not found:

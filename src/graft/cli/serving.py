@@ -1,22 +1,22 @@
-"""serve."""
+"""serve, mcp."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
-from graft.cli.options import open_workspace, shared
+from graft.cli.options import as_option, open_workspace, shared
 from graft.cli.output import emit_json, note, say
 from graft.errors import GraftError
 from graft.extras import install
 
-_EXTRA = {"fastapi", "starlette", "pydantic", "uvicorn"}
+_EXTRA = {"fastapi", "starlette", "pydantic", "uvicorn", "mcp", "mcp_types", "limits", "prometheus_client"}
 
 
 @click.command()
@@ -39,20 +39,48 @@ def serve(host: str | None, port: int | None, home: str | None, as_json: bool) -
         key = os.environ.get("GRAFT_API_KEY")
         listening = server.listen(settings, guarded=key is not None or workspace.identities.has_admin())
         url = server.url_of(listening)
-        _log(as_json=as_json)
+        lines = server.write_log(settings.log)
         asks = key is not None or workspace.identities.guarded()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by either, it closes what it opened
-        all_ended = server.serve(
-            workspace,
-            settings,
-            listening,
-            api_key=key,
-            ready=lambda: _show(url, workspace.settings.model.default, asks, as_json=as_json),
-        )
-    note("stopped" if all_ended else "stopped; a model that did not end in time was dropped")
+        with server.spans_exported():
+            all_ended = server.serve(
+                workspace,
+                settings,
+                listening,
+                api_key=key,
+                ready=lambda: _show(url, workspace.settings.model.default, asks, as_json=as_json),
+            )
+    if lines:
+        server.LOG.info(server.Told("stopped", all_ended=str(all_ended).lower()))
+    else:
+        note("stopped" if all_ended else "stopped; a model that did not end in time was dropped")
     if not all_ended:  # Python would wait for its thread
         sys.stdout.flush()
         os._exit(0)
+
+
+@click.command()
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder that the client may add files from; repeatable. Without it: text and URLs only.",
+)
+@click.option("--read-only", is_flag=True, help="Offer search, ask and list, but not add.")
+@as_option
+@click.option("--home", metavar="DIR", help="The workspace's folder.")
+def mcp(folders: tuple[Path, ...], read_only: bool, who: tuple[str, ...], home: str | None) -> None:
+    """Give the documents to a program that speaks the Model Context Protocol, over standard input and output.
+
+    The program starts this command itself, as its settings say: {"command": "graft", "args": ["mcp"]}. Over HTTP
+    the same tools are at /mcp of `graft serve`.
+    """
+    server = _server()
+    if sys.stdin.isatty():
+        note("this waits for a Model Context Protocol client on standard input; Ctrl-C stops it")
+    with open_workspace(home, who) as workspace:
+        server.serve_stdio(workspace, folders=folders, may_add=not read_only)
 
 
 def _server() -> Any:
@@ -62,17 +90,8 @@ def _server() -> Any:
     except ImportError as error:
         if error.name is None or error.name.split(".")[0] not in _EXTRA:
             raise
-        raise GraftError(f"graft serve needs {error.name}, which is not installed", fix=install("serve")) from error
+        raise GraftError(f"this needs {error.name}, which is not installed", fix=install("serve")) from error
     return server
-
-
-def _log(*, as_json: bool) -> None:
-    """Requests to stderr, a line each; with --json only what went wrong."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("graft.server")
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.WARNING if as_json else logging.INFO)
 
 
 def _show(url: str, model: str, has_key: bool, *, as_json: bool) -> None:
@@ -84,8 +103,9 @@ def _show(url: str, model: str, has_key: bool, *, as_json: bool) -> None:
     messages = '[{"role": "user", "content": "Your question"}]'
     say(url, "bold")
     say(f'OpenAI(base_url="{url}", api_key={key}).chat.completions.create(model="{model}", messages={messages})')
-    note("Ctrl-C stops it")
+    if sys.stdin.isatty():
+        note("Ctrl-C stops it")
     sys.stdout.flush()
 
 
-COMMANDS = (serve,)
+COMMANDS = (serve, mcp)

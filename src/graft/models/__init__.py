@@ -4,7 +4,20 @@ It does not know documents or retrieval.
 """
 
 from graft.models.catalogue import CatalogueEntry, PulledModel, catalogue, pulled
-from graft.models.protocol import GenerateOptions, Message, Model, Reply, Usage, complete, drain
+from graft.models.protocol import (
+    GenerateOptions,
+    Message,
+    Model,
+    Piece,
+    Reply,
+    TokenScore,
+    ToolCall,
+    Tools,
+    Usage,
+    complete,
+    drain,
+    generate,
+)
 from graft.models.specs import ModelSpec, open_model, spec_for
 
 __all__ = [
@@ -13,12 +26,17 @@ __all__ = [
     "Message",
     "Model",
     "ModelSpec",
+    "Piece",
     "PulledModel",
     "Reply",
+    "TokenScore",
+    "ToolCall",
+    "Tools",
     "Usage",
     "catalogue",
     "complete",
     "drain",
+    "generate",
     "open_model",
     "pulled",
     "spec_for",

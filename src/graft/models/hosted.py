@@ -20,9 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graft.errors import ContextOverflow, ModelError
+from graft.errors import ContextOverflow, ModelError, UsageError
 from graft.extras import install
-from graft.models.protocol import GenerateOptions, Message, Reply, Usage
+from graft.models.protocol import (
+    GenerateOptions,
+    Message,
+    Piece,
+    Reply,
+    TokenScore,
+    ToolCall,
+    Usage,
+    joined_calls,
+)
 
 DEFAULT_CONTEXT_TOKENS = 8192
 """Of a model that LiteLLM's table does not have."""
@@ -84,7 +93,7 @@ class HostedModel:
         started = time.perf_counter()
         litellm = _litellm()
         request = self._request(litellm, messages, options)
-        pieces: list[str] = []
+        pieces: list[Piece] = []
         first_ms, reason, usage = 0.0, "stop", None
         with _mapped(litellm, self._model, self._key_env, self.context_tokens):
             events = litellm.completion(**request)
@@ -92,8 +101,8 @@ class HostedModel:
             for event in self._events(litellm, events):
                 for choice in event.choices or ():
                     reason = choice.finish_reason or reason
-                    piece = choice.delta.content
-                    if piece:
+                    piece = _piece(choice)
+                    if piece or piece.scores or piece.calls:
                         first_ms = first_ms or _since_ms(started)
                         pieces.append(piece)
                         yield piece
@@ -105,10 +114,12 @@ class HostedModel:
         return Reply(
             text="".join(pieces),
             usage=counted,
-            finish_reason="length" if reason == "length" else "stop",
+            finish_reason=reason if reason in ("length", "tool_calls") else "stop",
             first_token_ms=first_ms or total_ms,
             total_ms=total_ms,
             cost_usd=price_of(self._model, counted),
+            scores=tuple(score for piece in pieces for score in piece.scores),
+            tool_calls=joined_calls(call for piece in pieces for call in piece.calls),
         )
 
     def _request(self, litellm: Any, messages: Sequence[Message], options: GenerateOptions) -> dict[str, Any]:
@@ -140,7 +151,28 @@ class HostedModel:
                 raise ModelError(f"{self.name} cannot be held to a JSON schema", fix="use another model for this")
             schema = {"name": "reply", "schema": options.json_schema, "strict": True}
             request["response_format"] = {"type": "json_schema", "json_schema": schema}
-        return request
+        return request | self._asked_for_more(litellm, options)
+
+    def _asked_for_more(self, litellm: Any, options: GenerateOptions) -> dict[str, Any]:
+        """Tools and log-probabilities; refused where LiteLLM would drop them silently."""
+        more: dict[str, Any] = {}
+        if options.top_logprobs is not None:
+            more |= {"logprobs": True}
+            if options.top_logprobs:
+                more |= {"top_logprobs": options.top_logprobs}
+        if options.tools is not None:
+            more |= {"tools": [dict(one) for one in options.tools.functions]}
+            if options.tools.choice is not None:
+                more |= {"tool_choice": options.tools.choice}
+            if options.tools.parallel is not None:
+                more |= {"parallel_tool_calls": options.tools.parallel}
+        taken = (litellm.get_supported_openai_params(model=self._model) or ()) if more else ()
+        for name in more:
+            if name not in taken:
+                raise UsageError(
+                    f"{self.name} takes no {name}", fix=f"leave out {name}, or use a model that takes it"
+                )
+        return more
 
     def _events(self, litellm: Any, events: Any) -> Iterator[Any]:
         with _mapped(litellm, self._model, self._key_env, self.context_tokens):
@@ -311,8 +343,33 @@ def _close(events: Any) -> None:
         close()
 
 
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+def _piece(choice: Any) -> Piece:
+    """What one event tells."""
+    told = getattr(choice, "logprobs", None)
+    scores = [] if told is None else (told if isinstance(told, dict) else told.model_dump()).get("content") or []
+    calls = [
+        (int(call.index), ToolCall(call.id or "", call.function.name or "", call.function.arguments or ""))
+        for call in getattr(choice.delta, "tool_calls", None) or ()
+    ]
+    return Piece(
+        choice.delta.content or "", scores=tuple(TokenScore.of(score) for score in scores), calls=tuple(calls)
+    )
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [_message(message) for message in messages]
+
+
+def _message(message: Message) -> dict[str, Any]:
+    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_call_id is not None:
+        made["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        made["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return made
 
 
 def _since_ms(started: float) -> float:

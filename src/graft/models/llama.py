@@ -15,16 +15,16 @@ import threading
 import time
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from graft.errors import ContextOverflow, ModelError
+from graft.errors import ContextOverflow, ModelError, UsageError
 from graft.models.gguf import read_head
-from graft.models.protocol import GenerateOptions, Message, Reply, Usage
+from graft.models.protocol import GenerateOptions, Message, Piece, Reply, TokenScore, Usage
 
 PROMPT_BATCH = 128
 """Prompt tokens taken at once: as fast as 512 on a processor, and a cancelled request stops within one batch."""
@@ -94,17 +94,21 @@ class LlamaModel:
         """See `Model.stream`. Thoughts of a reasoning model are switched off, or left out, not part of the reply."""
         started = time.perf_counter()
         adapter = self._adapter if options.adapter is None else self._checked(options.adapter)
+        self._refuse_tools(messages, options)
         self._refuse_overflow(messages, options)
         server = self._runtime.loaded(adapter)
         pieces: list[str] = []
+        scores: list[TokenScore] = []
         first_ms, reason, usage = 0.0, "stop", Usage(0, 0)
         for event in server.chat(_request(messages, options, server.scales(adapter))):
             for choice in event.get("choices") or ():
                 reason = choice.get("finish_reason") or reason
-                piece = choice["delta"].get("content")
-                if piece:
+                told = _scores(choice, options.top_logprobs or 0)
+                piece = Piece(choice["delta"].get("content") or "", scores=told)
+                if piece or told:
                     first_ms = first_ms or _since_ms(started)
                     pieces.append(piece)
+                    scores.extend(told)
                     yield piece
             if counted := event.get("usage"):
                 usage = Usage(int(counted["prompt_tokens"]), int(counted["completion_tokens"]))
@@ -116,6 +120,7 @@ class LlamaModel:
             first_token_ms=first_ms or total_ms,
             total_ms=total_ms,
             cost_usd=None,
+            scores=tuple(scores),
         )
 
     def agreement(self, messages: Sequence[Message], answer: str) -> tuple[bool, ...]:
@@ -135,6 +140,14 @@ class LlamaModel:
                 for token in (choice.get("logprobs") or {}).get("content") or ():
                     chosen.append(token["id"] == token["top_logprobs"][0]["id"])
         return tuple(chosen)
+
+    def _refuse_tools(self, messages: Sequence[Message], options: GenerateOptions) -> None:
+        """llama.cpp drops tools silently where a model's template has no place for them, as smollm2's has not."""
+        if options.tools is not None or any(message.role == "tool" or message.tool_calls for message in messages):
+            raise UsageError(
+                f"{self.name} runs in llama.cpp here, and tools are passed to hosted models only",
+                fix="leave out tools and tool messages, or use litellm/PROVIDER/MODEL",
+            )
 
     def _refuse_overflow(self, messages: Sequence[Message], options: GenerateOptions) -> None:
         prompt = self.count_tokens(messages)
@@ -295,6 +308,11 @@ class _Server:
             raise _unreachable(error) from error
 
 
+def _scores(choice: dict[str, Any], most: int) -> tuple[TokenScore, ...]:
+    told = (choice.get("logprobs") or {}).get("content") or ()
+    return tuple(replace(score, top=score.top[:most]) for score in map(TokenScore.of, told))
+
+
 def _request(messages: Sequence[Message], options: GenerateOptions, lora: list[dict[str, float]]) -> dict[str, Any]:
     body: dict[str, Any] = {
         "messages": _plain(messages),
@@ -309,6 +327,8 @@ def _request(messages: Sequence[Message], options: GenerateOptions, lora: list[d
     }
     if options.json_schema is not None:
         body["response_format"] = {"type": "json_schema", "json_schema": {"schema": options.json_schema}}
+    if options.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": max(1, options.top_logprobs)}  # asked for none, it tells nothing
     return body
 
 

@@ -51,7 +51,7 @@ def read_pages(data: bytes, *, name: str, limits: ReadingSettings, recognise: Re
 
     Raises: As `read`; Scanned only without `recognise`.
     """
-    document = _opened(data, name, limits)
+    document = opened(data, name, limits)
     try:
         pages: list[PageLines] = []
         pictures: list[int] = []
@@ -84,7 +84,12 @@ def read_pages(data: bytes, *, name: str, limits: ReadingSettings, recognise: Re
     return compose(pages, name=name, limits=limits, metadata=metadata)
 
 
-def _opened(data: bytes, name: str, limits: ReadingSettings) -> pdfium.PdfDocument:
+def opened(data: bytes, name: str, limits: ReadingSettings) -> pdfium.PdfDocument:
+    """The file, to be closed.
+
+    Raises:
+        ReadError, LimitExceeded
+    """
     try:
         document = pdfium.PdfDocument(data)
         pages = len(document)

@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from graft.documents import Document
 from graft.errors import LimitExceeded, ReadError
@@ -109,14 +110,32 @@ class SandboxedReader:
                 reply = self._asked(data, name, recognise=True)
         return self._document(reply, name)
 
+    def picture(self, data: bytes, *, name: str, page: int, marks: Sequence[Sequence[float]]) -> bytes:
+        """A page of a PDF as a PNG, with some of its text marked.
+
+        Args:
+            page: Its number from 1.
+            marks: Left, bottom, right, top in points of the page as it is shown.
+        Raises:
+            ReadError, LimitExceeded: As for `read`.
+        """
+        _check_bytes(len(data), name, self._settings)
+        wanted = {"page": page, "marks": [[float(value) for value in mark] for mark in marks]}
+        with self._lock:
+            reply = self._asked(data, name, recognise=False, picture=wanted)
+        if reply.header.get("reply") != "picture":
+            self._refused(reply, name)
+        (png,) = reply.blobs
+        return png
+
     def _can_recognise(self) -> bool:
         return self._settings.max_ocr_seconds > 0 and importlib.util.find_spec("rapidocr") is not None
 
-    def _asked(self, data: bytes, name: str, *, recognise: bool) -> Frame:
+    def _asked(self, data: bytes, name: str, *, recognise: bool, picture: dict[str, Any] | None = None) -> Frame:
         try:
             if self._worker is None:
                 self._worker = _Worker(self._settings)
-            reply = self._worker.ask(data, name, recognise=recognise)
+            reply = self._worker.ask(data, name, recognise=recognise, picture=picture)
         except BaseException:  # also Ctrl-C: half a reply may still be in the pipe
             self._drop_worker()
             raise
@@ -130,13 +149,16 @@ class SandboxedReader:
             self._worker = None
 
     def _document(self, reply: Frame, name: str) -> Document:
+        if reply.header.get("reply") != "document":
+            self._refused(reply, name)
+        try:
+            return document_of(reply, max_characters=self._settings.max_characters)
+        except Garbled as error:
+            raise ReadError(f"the reader of {name} returned nonsense: {error}", fix=_RESAVE) from error
+
+    def _refused(self, reply: Frame, name: str) -> NoReturn:
         kind = reply.header.get("reply")
         message, fix = str(reply.header.get("message")), str(reply.header.get("fix"))
-        if kind == "document":
-            try:
-                return document_of(reply, max_characters=self._settings.max_characters)
-            except Garbled as error:
-                raise ReadError(f"the reader of {name} returned nonsense: {error}", fix=_RESAVE) from error
         if kind == "out of memory":
             raise _too_much_memory(name, self._settings)
         if kind == "limit":
@@ -197,7 +219,7 @@ class _Worker:
         assert self._process.stdin is not None
         send(self._process.stdin, header, blobs)
 
-    def ask(self, data: bytes, name: str, *, recognise: bool) -> Frame:
+    def ask(self, data: bytes, name: str, *, recognise: bool, picture: dict[str, Any] | None = None) -> Frame:
         """One file, one reply.
 
         Raises:
@@ -209,7 +231,7 @@ class _Worker:
         allowed = self._settings.max_characters * 36 + self._settings.max_pages * 40
         with _Deadline(self, seconds) as deadline:
             try:
-                self._send({"name": name, "recognise": recognise}, data)
+                self._send({"name": name, "recognise": recognise, "picture": picture}, data)
                 return receive(self._stdout, max_bytes=allowed)
             except (EOFError, OSError) as error:
                 raise self._death(name, seconds, setting, deadline.passed) from error

@@ -13,8 +13,9 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from graft.errors import GraftError, LimitExceeded, ReadError
 from graft.readers.registry import own_reader, reader_for
@@ -62,6 +63,8 @@ def _reply(request: Frame, limits: ReadingSettings) -> Frame:
     name = str(request.header["name"])
     (data,) = request.blobs
     try:
+        if (picture := request.header.get("picture")) is not None:
+            return _picture(data, name, picture, limits)
         reader = own_reader("scan") if request.header["recognise"] else reader_for(data, name)
         return document_frame(reader.read(data, name=name, limits=limits))
     except GraftError as error:
@@ -76,6 +79,13 @@ def _reply(request: Frame, limits: ReadingSettings) -> Frame:
             return _failure("out of memory", "", "")
         what = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         return _failure("failure", f"{name} cannot be read: {what}", _RESAVE)
+
+
+def _picture(data: bytes, name: str, wanted: Mapping[str, Any], limits: ReadingSettings) -> Frame:
+    from graft.readers.rendering import render
+
+    marks = [(float(a), float(b), float(c), float(d)) for a, b, c, d in wanted["marks"]]
+    return Frame({"reply": "picture"}, (render(data, int(wanted["page"]), marks, name=name, limits=limits),))
 
 
 def _is_scanned(error: GraftError) -> bool:

@@ -6,6 +6,20 @@
 from __future__ import annotations
 
 from graft.server.app import create_app
+from graft.server.exporting import spans_exported
+from graft.server.log import LOG, Told, write_log
+from graft.server.mcp_transports import serve_stdio
 from graft.server.running import in_background, listen, serve, url_of
 
-__all__ = ["create_app", "in_background", "listen", "serve", "url_of"]
+__all__ = [
+    "LOG",
+    "Told",
+    "create_app",
+    "in_background",
+    "listen",
+    "serve",
+    "serve_stdio",
+    "spans_exported",
+    "url_of",
+    "write_log",
+]

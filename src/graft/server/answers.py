@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from graft.answering import Answer, AnswerLatency, Mode
-from graft.models import GenerateOptions, Model, Usage, drain
+from graft.models import GenerateOptions, Model, Reply, TokenScore, ToolCall, Usage, drain, generate
 from graft.server.failing import NoSuchModel
 from graft.server.lanes import Tell, Work
 from graft.server.parameters import ClosedBook, Grounded
@@ -40,6 +40,8 @@ class Turn:
     usage: Usage
     annotations: tuple[Annotation, ...]
     graft: GraftPart
+    scores: tuple[TokenScore, ...] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 def turn_of(asked: Grounded | ClosedBook, workspace: Workspace) -> Work[Turn]:
@@ -75,11 +77,17 @@ def _grounded(asked: Grounded, workspace: Workspace, tell: Tell) -> Turn:
         answering = replace(answering, answer_tokens=min(asked.most_tokens, model.context_tokens // 2))
     asking = copy.copy(workspace)  # the same open store, embedder and models under this request's settings
     asking.settings = replace(workspace.settings, answering=answering)
+    if asked.most_hits is not None:
+        asking.settings = replace(
+            asking.settings, retrieval=replace(workspace.settings.retrieval, top_k=asked.most_hits)
+        )
     stream = asking.ask_stream(
         asked.question,
         model=asked.model,
         strict=asked.strict,
         collection=asked.collection,
+        documents=asked.documents,
+        least_score=asked.least_score,
         history=asked.history,
     )
     with closing(stream):
@@ -117,13 +125,15 @@ def _closed_book(asked: ClosedBook, workspace: Workspace, tell: Tell) -> Turn:
         stop=asked.stop,
         seed=_seed(asked.seed, temperature),
         json_schema=asked.json_schema,
+        top_logprobs=asked.top_logprobs,
+        tools=asked.tools,
     )
-    with closing(model.stream(asked.messages, options)) as stream:
+    with closing(generate(model, asked.messages, options)) as stream:
         reply = drain(stream, tell)
     return Turn(
         text=reply.text,
         model=model.name,
-        finish_reason="length" if reply.finish_reason == "length" else "stop",
+        finish_reason=_reason(reply),
         usage=reply.usage,
         annotations=(),
         graft=GraftPart(
@@ -137,7 +147,15 @@ def _closed_book(asked: ClosedBook, workspace: Workspace, tell: Tell) -> Turn:
             cost_usd=reply.cost_usd,
             notes=[],
         ),
+        scores=None if asked.top_logprobs is None else reply.scores,
+        tool_calls=reply.tool_calls,
     )
+
+
+def _reason(reply: Reply) -> FinishReason:
+    if reply.tool_calls:
+        return "tool_calls"
+    return "length" if reply.finish_reason == "length" else "stop"
 
 
 def _seed(seed: int | None, temperature: float) -> int:

@@ -16,26 +16,40 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
 from graft.errors import GraftError
-from graft.server import chat, files, fine_tuning, health, lookups, own, responses, vector_stores
-from graft.server.authorising import Serving, authorised, digest_of
+from graft.server import (
+    chat,
+    conversations,
+    files,
+    fine_tuning,
+    health,
+    login,
+    lookups,
+    own,
+    people,
+    responses,
+    vector_store_files,
+    vector_stores,
+)
+from graft.server.authorising import Serving, authorised, open_serving
 from graft.server.door import Door, Observe, Seen, is_loopback
 from graft.server.failing import ErrorBody, failure_of, http_failure, validation_failure
-from graft.server.lanes import ClientLeft, Lane
-from graft.server.metrics import Metrics
-from graft.server.rates import Rates
-from graft.server.working import Worker
+from graft.server.idempotency import Once, Replay, forget_old, once
+from graft.server.lanes import ClientLeft
+from graft.server.mcp_transports import McpOverHttp
+from graft.server.polling import fail_left_over
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
 V1 = (
-    *(chat.router, responses.router, lookups.router, files.router, vector_stores.router),
-    *(fine_tuning.router, fine_tuning.models_router, own.router),
+    *(chat.router, responses.router, conversations.router, lookups.router, files.router, vector_stores.router),
+    vector_store_files.router,
+    *(fine_tuning.router, fine_tuning.models_router, own.router, people.router),
 )
 
-_MOST_FILES_IN_LINE = 100_000
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _CHANGE_NOTHING = frozenset(
     {
@@ -46,11 +60,15 @@ _CHANGE_NOTHING = frozenset(
             "/v1/responses",
             "/v1/advice",
             "/v1/citations/resolve",
+            "/v1/citations/page",
         ),
         "/v1/vector_stores/{vector_store_id}/search",
     }
 )
 _LONGEST_ID = 100
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own would tell paths, queries and the words of errors; see `door` and `tracing` for ours."""
+
 _EVERY_S = 60.0
 """Between two looks for files whose time is over."""
 
@@ -88,19 +106,7 @@ def create_app(
         StoreError, ModelError: The workspace cannot be opened.
     """
     chosen = settings or workspace.settings.serving
-    _ = workspace.store, workspace.embedder, workspace.reader, workspace.identities
-    serving = Serving(
-        workspace=workspace,
-        answers=Lane("answers", parallel=chosen.parallel, waiting=chosen.waiting),
-        lookups=Lane("lookups", parallel=chosen.lookups, waiting=chosen.waiting),
-        imports=Lane("files", parallel=1, waiting=_MOST_FILES_IN_LINE),
-        worker=Worker(workspace, enabled=chosen.worker),
-        metrics=Metrics(),
-        rates=Rates(),
-        key_digest=digest_of(api_key),
-        most_file_bytes=chosen.max_file_mb * 1_000_000,
-        exposed=not is_loopback(chosen.host),
-    )
+    serving = open_serving(workspace, chosen, api_key=api_key)
     for lane in (serving.answers, serving.lookups, serving.imports):
         serving.metrics.watch_line(lane.name, lambda lane=lane: lane.under_way)  # type: ignore[misc]
     serving.metrics.watch_jobs(lambda: [job.status.value for job in workspace.jobs.list()])
@@ -110,21 +116,28 @@ def create_app(
         version=version("graft-llm"),
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
         lifespan=_lifespan,
     )
     app.state.serving = serving
     for router in V1:
-        app.include_router(router, dependencies=[Depends(authorised)], responses=_FAILURES)
+        app.include_router(router, dependencies=[Depends(authorised), Depends(once)], responses=_FAILURES)
     app.include_router(health.router)
+    app.include_router(login.router, responses=_FAILURES)
+    app.state.mcp = McpOverHttp(chosen.max_body_mb * 1_000_000)
+    app.include_router(app.state.mcp.router, responses=_FAILURES)
     app.add_exception_handler(GraftError, _graft_failed)
     app.add_exception_handler(HTTPException, _http_failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ClientLeft, _client_left)
+    app.add_exception_handler(Replay, _replayed)
+    app.add_middleware(Once)  # within the door
     host = chosen.host if is_loopback(chosen.host) else None
     app.add_middleware(
         Door,
         host=host,
         max_body_bytes=chosen.max_body_mb * 1_000_000,
+        public_origin=workspace.settings.oidc.public_url.rstrip("/"),
         observe=_observer(serving),
         uploads={"/v1/files": serving.most_file_bytes + 1_000_000},  # the form around a file has a size too
     )
@@ -151,8 +164,10 @@ def _observer(serving: Serving) -> Observe:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     serving: Serving = app.state.serving
+    await asyncio.to_thread(fail_left_over, serving.workspace)
     caring = [asyncio.create_task(_care(serving)), asyncio.create_task(serving.worker.care())]
-    yield
+    async with app.state.mcp.running():
+        yield
     for task in caring:
         task.cancel()
     ended = asyncio.create_task(asyncio.to_thread(serving.worker.close))
@@ -167,9 +182,11 @@ async def _care(serving: Serving) -> None:
     for one in await asyncio.to_thread(serving.workspace.unfinished_files):
         store, _, file = one.id.partition("/")
         theirs = replace(serving, workspace=serving.workspace.acting_as(one.principals))
-        vector_stores.read_later(theirs, store, file)
+        vector_store_files.read_later(theirs, store, file)
     while True:
         await asyncio.to_thread(serving.workspace.remove_expired)
+        await asyncio.to_thread(serving.workspace.sweep_files)
+        await asyncio.to_thread(forget_old, serving.workspace.objects)
         await asyncio.sleep(_EVERY_S)
 
 
@@ -188,6 +205,11 @@ async def _http_failed(request: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # what it is registered for
     return validation_failure(error.errors()).response()
+
+
+async def _replayed(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Replay)  # what it is registered for
+    return error.response
 
 
 async def _client_left(_: Request, error: Exception) -> Response:

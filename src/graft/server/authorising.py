@@ -11,22 +11,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from dataclasses import dataclass, replace
-from typing import Annotated
+import os
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from graft.errors import UsageError
 from graft.identity import OWNER_CALLER, Caller, Role
+from graft.server.door import is_loopback
 from graft.server.failing import RoleRefused, Unauthorised
-from graft.server.lanes import Lane
+from graft.server.lanes import Lane, Running
 from graft.server.metrics import Metrics
+from graft.server.openid import SECRET_VARIABLE, OpenId
 from graft.server.rates import Rates
 from graft.server.working import Worker
+from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
 KEY_VARIABLE = "GRAFT_API_KEY"
+
+_MOST_FILES_IN_LINE = 100_000
 
 _bearer = HTTPBearer(auto_error=False, description=f"A key of `graft keys create`, or the server's {KEY_VARIABLE}.")
 
@@ -42,7 +48,9 @@ class Serving:
         metrics, rates: What is counted of all requests, and of each key's last minute.
         key_digest: SHA-256 of the owner's key from the environment; None where there is none.
         most_file_bytes: Of one uploaded file.
+        background: Calls under way that nobody waits for, by the id of the response that they make.
         exposed: Others than this machine can reach it, so that a key is asked for even if there is none.
+        openid: Where users sign in; then a key or a session is asked for even if there is none.
     """
 
     workspace: Workspace
@@ -54,8 +62,42 @@ class Serving:
     rates: Rates
     key_digest: bytes | None
     most_file_bytes: int
+    background: dict[str, Running[Any]] = field(default_factory=dict)
     exposed: bool = False
+    openid: OpenId | None = None
     caller: Caller = OWNER_CALLER
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach it over TLS, so that its cookies go no other way."""
+        return self.openid is not None and self.openid.settings.public_url.startswith("https://")
+
+
+def session_cookie(serving: Serving) -> str:
+    """What the cookie of a session is called."""
+    return ("__Host-" if serving.secure else "") + "graft-session"
+
+
+def open_serving(workspace: Workspace, settings: ServingSettings, *, api_key: str | None = None) -> Serving:
+    """What the routes work with, acting as the workspace does.
+
+    Raises:
+        UsageError, StoreError, ModelError
+    """
+    _ = workspace.store, workspace.embedder, workspace.reader, workspace.identities
+    return Serving(
+        workspace=workspace,
+        answers=Lane("answers", parallel=settings.parallel, waiting=settings.waiting),
+        lookups=Lane("lookups", parallel=settings.lookups, waiting=settings.waiting),
+        imports=Lane("files", parallel=1, waiting=_MOST_FILES_IN_LINE),
+        worker=Worker(workspace, enabled=settings.worker),
+        metrics=Metrics(),
+        rates=Rates(),
+        key_digest=digest_of(api_key),
+        most_file_bytes=settings.max_file_mb * 1_000_000,
+        exposed=not is_loopback(settings.host),
+        openid=OpenId(oidc, os.environ.get(SECRET_VARIABLE)) if (oidc := workspace.settings.oidc).issuer else None,
+    )
 
 
 def digest_of(key: str | None) -> bytes | None:
@@ -84,7 +126,8 @@ async def authorised(
         Busy: The key's minute is used up.
     """
     serving: Serving = request.app.state.serving
-    caller = await asyncio.to_thread(_caller, serving, None if credentials is None else credentials.credentials)
+    given = None if credentials is None else credentials.credentials
+    caller = await asyncio.to_thread(_caller, serving, given, _session_of(request, serving))
     if caller is None:
         raise Unauthorised(
             "no API key was given"
@@ -95,20 +138,47 @@ async def authorised(
     request.state.caller = (
         caller.name if not caller.key or caller.key == caller.name else f"{caller.name}/{caller.key}"
     )
-    serving.rates.take(caller)
+    request.state.rate = serving.rates.take(caller)
     return replace(serving, caller=caller, workspace=serving.workspace.acting_as(caller.principals, owns=caller.owns))
 
 
-def _caller(serving: Serving, given: str | None) -> Caller | None:
-    if serving.key_digest is None and not serving.exposed and not serving.workspace.identities.guarded():
+def _session_of(request: Request, serving: Serving) -> str | None:
+    """The session's secret, if no other site can have sent the request.
+
+    A browser says where a request comes from; the door has refused another Origin than the server's own.
+    """
+    if serving.openid is None:
+        return None
+    headers = request.headers
+    if request.method in ("GET", "HEAD"):
+        own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    else:
+        own = "origin" in headers or headers.get("sec-fetch-site") == "same-origin"
+    return request.cookies.get(session_cookie(serving)) if own else None
+
+
+def _caller(serving: Serving, given: str | None, session: str | None) -> Caller | None:
+    is_open = serving.key_digest is None and not serving.exposed and serving.openid is None
+    if is_open and not serving.workspace.identities.guarded():
         return OWNER_CALLER
     if given is None:
-        return None
+        return None if session is None else serving.workspace.sessions.caller(session)
     # Digests are compared: their length says nothing, and the comparison's time says nothing either.
     digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()
     if serving.key_digest is not None and hmac.compare_digest(digest, serving.key_digest):
         return OWNER_CALLER
     return serving.workspace.identities.caller(given)
+
+
+def require(seat: Serving, role: Role) -> None:
+    """Raises:
+    RoleRefused: The caller's role is less.
+    """
+    if not seat.caller.may(role):
+        raise RoleRefused(
+            f"{seat.caller.name} is {seat.caller.role}; this needs {role}",
+            fix="ask an administrator: graft users set NAME --role, graft keys create NAME --role",
+        )
 
 
 class _Needs:
@@ -118,11 +188,7 @@ class _Needs:
         self._role = role
 
     def __call__(self, seat: Annotated[Serving, Depends(authorised)]) -> Serving:
-        if not seat.caller.may(self._role):
-            raise RoleRefused(
-                f"{seat.caller.name} is {seat.caller.role}; this needs {self._role}",
-                fix="ask an administrator: graft users set NAME --role, graft keys create NAME --role",
-            )
+        require(seat, self._role)
         return seat
 
 

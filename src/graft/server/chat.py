@@ -22,11 +22,12 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from graft.errors import GraftError
+from graft.models import Piece
 from graft.server.answers import Turn, turn_of
 from graft.server.authorising import Seat
-from graft.server.door import log_unexpected
 from graft.server.failing import ErrorBody, failure_of
 from graft.server.lanes import Running, begun, finished
+from graft.server.log import log_unexpected
 from graft.server.metering import metered
 from graft.server.parameters import asked_of
 from graft.server.replies import (
@@ -38,8 +39,13 @@ from graft.server.replies import (
     Delta,
     DraftPart,
     FinishReason,
+    FunctionCall,
     GraftPart,
+    Scores,
     Tokens,
+    ToolCallDelta,
+    ToolCallPart,
+    scores_of,
 )
 from graft.server.requests import ChatRequest
 
@@ -128,15 +134,25 @@ class _Writer:
                 continue
             if piece is None:
                 return
-            yield (
-                self._chunk(Delta(), graft=DraftPart(draft=piece)) if held_back else self._chunk(Delta(content=piece))
-            )
+            if held_back:
+                yield self._chunk(Delta(), graft=DraftPart(draft=piece))
+            else:
+                scores = scores_of(piece.scores) if isinstance(piece, Piece) and piece.scores else None
+                yield self._chunk(_delta(piece), logprobs=scores)
 
     def _chunk(
-        self, delta: Delta, *, finish_reason: FinishReason | None = None, graft: GraftPart | DraftPart | None = None
+        self,
+        delta: Delta,
+        *,
+        finish_reason: FinishReason | None = None,
+        logprobs: Scores | None = None,
+        graft: GraftPart | DraftPart | None = None,
     ) -> str:
         chunk = self._empty()
-        chunk.choices = [ChunkChoice(index=0, delta=delta, finish_reason=finish_reason)]
+        choice = ChunkChoice(index=0, delta=delta, finish_reason=finish_reason)
+        if logprobs is not None:
+            choice.logprobs = logprobs
+        chunk.choices = [choice]
         if graft is not None:
             chunk.graft = graft
         return _event(chunk)
@@ -160,14 +176,36 @@ def _event(chunk: Chunk) -> str:
     return f"data: {chunk.model_dump_json(exclude_unset=True)}\n\n"
 
 
+def _delta(piece: str) -> Delta:
+    """A piece as a chunk has it; of a call's later pieces neither id nor name is sent."""
+    calls = piece.calls if isinstance(piece, Piece) else ()
+    if not calls:
+        return Delta(content=str(piece))
+    made = []
+    for number, call in calls:
+        if call.id:
+            begun = FunctionCall(name=call.name, arguments=call.arguments)
+            made.append(ToolCallDelta(index=number, id=call.id, type="function", function=begun))
+        else:
+            made.append(ToolCallDelta(index=number, function=FunctionCall(arguments=call.arguments)))
+    return Delta(content=str(piece), tool_calls=made) if piece else Delta(tool_calls=made)
+
+
 def _completion(turn: Turn) -> ChatCompletion:
     name, created = _new_id()
     message = AssistantMessage(content=turn.text, annotations=list(turn.annotations))
+    if turn.tool_calls:
+        message.content = turn.text or None
+        message.tool_calls = [
+            ToolCallPart(id=one.id, function=FunctionCall(name=one.name, arguments=one.arguments))
+            for one in turn.tool_calls
+        ]
+    scores = None if turn.scores is None else scores_of(turn.scores)
     return ChatCompletion(
         id=name,
         created=created,
         model=turn.model,
-        choices=[Choice(message=message, finish_reason=turn.finish_reason)],
+        choices=[Choice(message=message, finish_reason=turn.finish_reason, logprobs=scores)],
         usage=_tokens(turn),
         graft=turn.graft,
     )

@@ -1,15 +1,13 @@
 """Every request, before any route: which name it was asked for under, how large it is, its id, its log line.
 
-The log has method, route, status, milliseconds and the request's id; never a path as it was given, a body or an
-error's words, which may hold what documents say. It does not know routes or keys.
+The log and the request's span have method, route, status, milliseconds and the request's id; never a path as it was
+given, a body or an error's words, which may hold what documents say. It does not know routes or keys.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import logging
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graft.server.failing import BodyTooLarge, Failure, HostRefused, failure_of
+from graft.server.log import LOG, Told, log_unexpected
+from graft.tracing import Step, request_span
 
-LOG = logging.getLogger("graft.server")
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Any other is a client's own word."""
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _DISCARDED = 16
@@ -39,18 +40,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def log_unexpected(error: Exception, request_id: str = "-") -> None:
-    """What went wrong and where, without the error's words."""
-    frames = " ".join(f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)[-6:])
-    LOG.error("id=%s unexpected=%s at=%s", request_id, type(error).__name__, frames)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """A request that was answered.
 
     Attributes:
+        method: One of METHODS, or "other".
         route: The pattern, "-" where none fits; never the path as it was given.
+        bytes_in, bytes_out: Of the bodies.
         caller: "" where nobody was let in.
         parameters: The ids in its path.
     """
@@ -62,6 +59,8 @@ class Seen:
     caller: str
     request_id: str
     parameters: Mapping[str, str]
+    bytes_in: int
+    bytes_out: int
 
 
 Observe = Callable[[Seen], None]
@@ -76,6 +75,7 @@ class Door:
             others reach the server, by whatever name: there every call needs a key, which no page has.
         max_body_bytes: Of one request.
         uploads: Path -> its own limit, where files are sent.
+        public_origin: Scheme and host under which browsers reach the server through a proxy; "" where there is none.
         observe: Told of each request once it has been answered.
     """
 
@@ -86,8 +86,10 @@ class Door:
         host: str | None,
         max_body_bytes: int,
         uploads: Mapping[str, int] | None = None,
+        public_origin: str = "",
         observe: Observe = lambda seen: None,
     ) -> None:
+        self._public_origin = public_origin.lower()
         self._app, self._observe = app, observe
         self._names = None if host is None else _LOOPBACK_NAMES | {host.lower()}
         self._max_body_bytes = max_body_bytes
@@ -97,13 +99,19 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        with request_span(method, Headers(scope=scope).getlist("traceparent")) as step:
+            await self._answer(scope, receive, send, method, step)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, method: str, step: Step) -> None:
         began = time.perf_counter()
         request_id = f"req_{uuid.uuid4().hex}"
-        status = size = 0
+        status = size = sent = 0
         most = self._uploads.get(scope["path"], self._max_body_bytes)
 
         async def marked(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
+            sent += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -111,6 +119,7 @@ class Door:
                 headers["x-content-type-options"] = "nosniff"
                 headers["cross-origin-resource-policy"] = "same-origin"
                 headers.setdefault("cache-control", "no-store")
+                headers.update(scope.get("state", {}).get("rate", {}))
             await send(message)
 
         async def counted() -> Message:
@@ -133,20 +142,19 @@ class Door:
             if not status:
                 await failure_of(error).response()(scope, receive, marked)
         finally:
-            route = getattr(scope.get("route"), "path", "-")
-            ms = (time.perf_counter() - began) * 1e3
-            LOG.info("id=%s method=%s route=%s status=%d ms=%.1f", request_id, scope["method"], route, status, ms)
-            self._observe(
-                Seen(
-                    method=scope["method"],
-                    route=route,
-                    status=status,
-                    seconds=ms / 1e3,
-                    caller=scope.get("state", {}).get("caller", ""),
-                    request_id=request_id,
-                    parameters=scope.get("path_params", {}),
-                )
+            seen = Seen(
+                method=method,
+                route=getattr(scope.get("route"), "path", "-"),
+                status=status,
+                seconds=time.perf_counter() - began,
+                caller=scope.get("state", {}).get("caller", ""),
+                request_id=request_id,
+                parameters=scope.get("path_params", {}),
+                bytes_in=size,
+                bytes_out=sent,
             )
+            _tell(seen, step)
+            self._observe(seen)
 
     async def _refused(self, scope: Scope, receive: Receive, most: int) -> Failure | None:
         headers = Headers(scope=scope)
@@ -159,7 +167,8 @@ class Door:
                 )
             )
         origin = headers.get("origin")
-        if origin is not None and origin.lower() != f"{scope['scheme']}://{host.lower()}":
+        own = {f"{scope['scheme']}://{host.lower()}", self._public_origin}
+        if origin is not None and origin.lower() not in own:
             return failure_of(
                 HostRefused("pages of other sites may not use this server", fix="call it from a program, not a page")
             )
@@ -189,3 +198,32 @@ class Door:
             f"the request's body is over the limit of {limit:,} bytes",
             fix="send less, or raise [serving] max_body_mb in graft.toml",
         )
+
+
+def _tell(seen: Seen, step: Step) -> None:
+    """One line of the log, and what the request's span ends with."""
+    LOG.info(
+        Told(
+            "request",
+            id=seen.request_id,
+            method=seen.method,
+            route=seen.route,
+            status=seen.status,
+            ms=round(seen.seconds * 1e3, 1),
+            caller=seen.caller or None,
+            bytes_in=seen.bytes_in,
+            bytes_out=seen.bytes_out,
+            trace_id=step.trace_id or None,
+        )
+    )
+    step.name(f"{seen.method} {seen.route}")
+    step.set(
+        {
+            "http.request.method": seen.method if seen.method in METHODS else "_OTHER",
+            "http.route": seen.route,
+            "http.response.status_code": seen.status,
+            "graft.request_id": seen.request_id,
+        }
+    )
+    if seen.status >= 500:
+        step.set({"error.type": str(seen.status)})

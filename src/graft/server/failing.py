@@ -79,6 +79,10 @@ class Busy(LimitExceeded):
         self.retry_after_s = retry_after_s
 
 
+class StillUnderWay(GraftError):
+    """The same request is being carried out."""
+
+
 class Stopping(GraftError):
     """The server is being stopped and takes on nothing more."""
 
@@ -109,6 +113,7 @@ _KINDS: Sequence[tuple[type[GraftError], int, str, str | None, str | None]] = (
     (BodyTooLarge, 413, INVALID, None, "body_too_large"),
     (Busy, 429, "rate_limit_error", None, "rate_limit_exceeded"),
     (QuotaExceeded, 429, "insufficient_quota", None, "insufficient_quota"),
+    (StillUnderWay, 409, INVALID, None, "still_under_way"),
     (Stopping, 503, API, None, "stopping"),
     (ContextOverflow, 400, INVALID, "messages", "context_length_exceeded"),
     (ModelError, 502, API, None, "model_error"),
@@ -171,11 +176,15 @@ def parameter_path(location: Sequence[str | int]) -> str:
 
     >>> parameter_path(("messages", 0, "content", "list[TextPart]", 2, "text"))
     'messages[0].content[2].text'
+    >>> parameter_path(("items", 0, "InputMessage", "role"))
+    'items[0].role'
     """
     path = ""
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in ("str", "float", "int") and "[" not in part:  # a union's member, not a parameter
+        elif part in ("str", "float", "int") or "[" in part or part[:1].isupper():
+            continue  # a union's member, not a parameter
+        else:
             path += f".{part}" if path else part
     return path

@@ -105,10 +105,14 @@ def list_files(
 ) -> FileList:
     """The caller's files, newest first."""
     page = seat.workspace.objects.page(
-        FILE, principals=seat.workspace.principals, limit=limit, order=order, after=after
+        FILE,
+        principals=seat.workspace.principals,
+        limit=limit,
+        order=order,
+        after=after,
+        keep=None if purpose is None else lambda body: bool(body["purpose"] == purpose),
     )
-    data = [_file(one) for one in page.data if purpose in (None, one.body["purpose"])]
-    return FileList(data=data, **ends_of(page))
+    return FileList(data=[_file(one) for one in page.data], **ends_of(page))
 
 
 @router.get("/{file_id}", response_model=FileObject)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
@@ -117,7 +118,7 @@ class Lane:
             if self.full:
                 raise self._busy()
             try:
-                running.future = self._threads.submit(running.run, work)
+                running.future = self._threads.submit(copy_context().run, running.run, work)
             except RuntimeError as error:
                 raise Stopping("the server is being stopped", fix="ask again when it is back") from error
             self._under_way.add(running)

@@ -23,6 +23,7 @@ from graft.server.replies import (
     SearchReply,
 )
 from graft.server.requests import EmbeddingRequest, SearchRequest
+from graft.tracing import span
 from graft.workspace import ModelListing, Workspace
 
 router = APIRouter(prefix="/v1")
@@ -106,7 +107,9 @@ def _embedded(workspace: Workspace, texts: list[str], body: EmbeddingRequest) ->
                 fix="split the text",
                 code="context_length_exceeded" if count else "invalid_value",
             )
-    vectors = embedder.embed(texts).astype("<f4")
+    known = {"gen_ai.operation.name": "embeddings", "gen_ai.request.model": embedder.identity}
+    with span("embed", {**known, "gen_ai.usage.input_tokens": sum(counts)}):
+        vectors = embedder.embed(texts).astype("<f4")
     as_text = body.encoding_format == "base64"
     data = [
         Embedding(

@@ -20,7 +20,7 @@ def metered(seat: Serving, work: Work[Turn]) -> Work[Turn]:
     """
 
     def call(tell: Tell) -> Turn:
-        seat.workspace.identities.require_quota(seat.caller)
+        seat.workspace.spending.require_quota(seat.caller)
         written = 0
 
         def counting(piece: str) -> None:
@@ -32,14 +32,15 @@ def metered(seat: Serving, work: Work[Turn]) -> Work[Turn]:
             turn = work(counting)
         except BaseException:
             if written:
-                _write_down(seat, "", 0, written, None)
+                write_down(seat, "", 0, written, None)
             raise
-        _write_down(seat, turn.model, turn.usage.input_tokens, turn.usage.output_tokens, turn.graft.cost_usd)
+        write_down(seat, turn.model, turn.usage.input_tokens, turn.usage.output_tokens, turn.graft.cost_usd)
         return turn
 
     return call
 
 
-def _write_down(seat: Serving, model: str, read: int, written: int, cost_usd: float | None) -> None:
+def write_down(seat: Serving, model: str, read: int, written: int, cost_usd: float | None) -> None:
+    """What a model's answer took: in the figures, and for its caller."""
     seat.metrics.answered(model, read=read, written=written, cost_usd=cost_usd)
-    seat.workspace.identities.spend(seat.caller, tokens=read + written, cost_usd=cost_usd or 0.0)
+    seat.workspace.spending.spend(seat.caller, tokens=read + written, cost_usd=cost_usd or 0.0)

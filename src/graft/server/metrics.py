@@ -38,7 +38,7 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """One was answered; `route` is the pattern, never a path as it was given."""
-        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
+        self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def answered(self, model: str, *, read: int, written: int, cost_usd: float | None) -> None:
@@ -62,9 +62,6 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' own format."""
         return generate_latest(self.registry)
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class _Jobs(Collector):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 
 from graft.access import join_inside
@@ -32,6 +33,7 @@ router = APIRouter(prefix="/v1")
 Limit = Annotated[int, Query(ge=1, le=MOST_A_PAGE)]
 JobState = Literal["queued", "running", "paused", "interrupted", "failed", "cancelled", "done"]
 COMPARE = "compare"
+_PNG: dict[str, Any] = {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
 _RESULT, _PAGE = "compare.json", "report.html"
 
 
@@ -126,6 +128,15 @@ class Range(WholeBody):
     end: Annotated[int, Field(ge=0, le=2**53)]
 
 
+class PlacedOn(BaseModel):
+    """Where on a page it stands: boxes of left, bottom, right, top in points from the lower left corner."""
+
+    page: int
+    width: float
+    height: float
+    boxes: list[tuple[float, float, float, float]]
+
+
 class Resolved(BaseModel):
     """What a citation points at, and what became of that version."""
 
@@ -136,6 +147,7 @@ class Resolved(BaseModel):
     end: int
     state: Literal["current", "superseded", "removed"]
     text: str
+    places: list[PlacedOn] = Field(description="Page by page; empty for formats without pages.")
 
 
 class Collections(BaseModel):
@@ -288,10 +300,20 @@ async def resolve_citation(body: Range, request: Request, seat: Seat) -> Resolve
     """The words that a citation points at, for as long as the document is there."""
 
     def find(_: object) -> Resolved:
-        found = seat.workspace.resolve(body.document_id, body.version, body.start, body.end)
-        return Resolved(**dataclasses.asdict(found))
+        place = (body.document_id, body.version, body.start, body.end)
+        found = seat.workspace.resolve(*place)
+        places = [PlacedOn(**dataclasses.asdict(one)) for one in seat.workspace.places(*place)]
+        return Resolved(**dataclasses.asdict(found), places=places)
 
     return await finished(request, seat.lookups.start(find))
+
+
+@router.post("/citations/page", response_class=Response, responses={200: _PNG}, tags=["documents"])
+async def show_page(body: Range, request: Request, seat: Seat) -> Response:
+    """The page of a PDF that a citation points at, as a picture with the words marked."""
+    place = (body.document_id, body.version, body.start, body.end)
+    picture = await finished(request, seat.lookups.start(lambda _: seat.workspace.picture(*place)))
+    return Response(picture, media_type="image/png")
 
 
 def _job(job: Job) -> JobObject:
@@ -327,12 +349,17 @@ def _result_file(seat: Serving, job_id: str, name: str) -> Path:
         NotFound: No such experiment, or its files are gone.
         UsageError: It is not finished.
     """
-    job = seat.workspace.jobs.get(job_id)
-    if job.kind != COMPARE:
-        raise NotFound(f"no job {job_id!r}", fix="list them to see what is there")
+    with suppress(NotFound):
+        job = seat.workspace.jobs.get(job_id)
+        if job.kind == COMPARE and job.owner in seat.workspace.principals:  # an administrator sees that others' exist
+            return _made_by(job, name)
+    raise NotFound(f"no comparison {job_id!r}", fix="GET /v1/jobs?kind=compare lists them")
+
+
+def _made_by(job: Job, name: str) -> Path:
     if job.status is not JobStatus.DONE or job.result is None:
-        raise UsageError(f"{job_id} is {job.status}", fix=f"GET /v1/jobs/{job_id} until it is done")
+        raise UsageError(f"{job.id} is {job.status}", fix=f"GET /v1/jobs/{job.id} until it is done")
     path = Path(str(job.result["folder"])) / name
     if not path.is_file():
-        raise NotFound(f"the files of {job_id} are gone", fix="POST /v1/comparisons makes them anew")
+        raise UsageError(f"the files of {job.id} are gone", fix="POST /v1/comparisons makes them anew")
     return path

@@ -11,15 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graft.models import Message
+from graft.models import Message, ToolCall, Tools
 from graft.server.failing import ParameterRefused
-from graft.server.requests import ChatMessage, ChatRequest, GraftOptions
+from graft.server.requests import ChatMessage, ChatRequest, ChosenFunction, GraftOptions
 
 _CLOSED_BOOK = 'set extra_body={"graft": {"retrieval": false}}, or leave it out'
 
-_NO_MATTER = frozenset(
-    {"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"}
-)
+_NO_MATTER = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"})
 """Parameters that change no answer, whatever their value."""
 
 _NEUTRAL: Mapping[str, Sequence[Any]] = {
@@ -28,10 +26,6 @@ _NEUTRAL: Mapping[str, Sequence[Any]] = {
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
     "functions": ([],),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
@@ -46,7 +40,7 @@ _NEUTRAL: Mapping[str, Sequence[Any]] = {
 """Parameters that are not supported, and their values that ask for nothing; null is always one."""
 
 _NOT_READ = frozenset({"name", "annotations", "graft", "refusal"})
-_NEUTRAL_IN_MESSAGE: Mapping[str, Sequence[Any]] = {"tool_calls": ([],), "function_call": (), "audio": ()}
+_NEUTRAL_IN_MESSAGE: Mapping[str, Sequence[Any]] = {"function_call": (), "audio": ()}
 
 _SCHEMA_CHARACTERS = 50_000
 _SCHEMA_DEPTH = 32
@@ -58,7 +52,9 @@ class Grounded:
     """A question to the documents.
 
     Attributes:
-        most_tokens, temperature: None leaves them to the settings.
+        most_tokens, temperature, most_hits: None leaves them to the settings.
+        documents: Ids of the only ones to look in.
+        least_score: Of a hit, from 0 to 1.
         notes: What of the request has no part in the answer.
     """
 
@@ -70,6 +66,9 @@ class Grounded:
     most_tokens: int | None
     temperature: float | None
     notes: tuple[str, ...]
+    most_hits: int | None = None
+    documents: tuple[str, ...] | None = None
+    least_score: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +82,8 @@ class ClosedBook:
     stop: tuple[str, ...]
     seed: int | None
     json_schema: dict[str, Any] | None
+    top_logprobs: int | None = None
+    tools: Tools | None = None
 
 
 def asked_of(request: ChatRequest) -> Grounded | ClosedBook:
@@ -98,6 +99,10 @@ def asked_of(request: ChatRequest) -> Grounded | ClosedBook:
         raise ParameterRefused(
             "a draft is sent only while a grounded answer is streamed", param="graft.draft", fix="set stream=True"
         )
+    if request.top_logprobs and not request.logprobs:
+        raise ParameterRefused(
+            "top_logprobs are of logprobs", param="top_logprobs", fix="set logprobs=True, or leave them out"
+        )
     if request.stream_options is not None and not request.stream:
         raise ParameterRefused(
             "stream_options are for streams only", param="stream_options", fix="set stream=True, or leave them out"
@@ -106,6 +111,7 @@ def asked_of(request: ChatRequest) -> Grounded | ClosedBook:
 
 
 def _grounded(request: ChatRequest, messages: Sequence[Message], options: GraftOptions) -> Grounded:
+    _refuse_ungrounded(request, messages)
     last = messages[-1]
     if last.role != "user":
         raise ParameterRefused(
@@ -138,6 +144,19 @@ def _grounded(request: ChatRequest, messages: Sequence[Message], options: GraftO
     )
 
 
+def _refuse_ungrounded(request: ChatRequest, messages: Sequence[Message]) -> None:
+    if request.logprobs:
+        raise ParameterRefused("a checked answer has no log-probabilities", param="logprobs", fix=_CLOSED_BOOK)
+    if request.tools and request.tool_choice != "none":
+        raise ParameterRefused("a grounded answer calls no tools", param="tools", fix=_CLOSED_BOOK)
+    for number, message in enumerate(messages):
+        if message.role == "tool" or message.tool_calls:
+            part = "role" if message.role == "tool" else "tool_calls"
+            raise ParameterRefused(
+                "a grounded answer calls no tools", param=f"messages[{number}].{part}", fix=_CLOSED_BOOK
+            )
+
+
 def _closed_book(request: ChatRequest, messages: Sequence[Message], options: GraftOptions) -> ClosedBook:
     for name, value in (("collection", options.collection), ("strict", options.strict)):
         if value:
@@ -153,6 +172,30 @@ def _closed_book(request: ChatRequest, messages: Sequence[Message], options: Gra
         stop=tuple(stop),
         seed=request.seed,
         json_schema=_schema(request),
+        top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        tools=_tools(request),
+    )
+
+
+def _tools(request: ChatRequest) -> Tools | None:
+    chosen = request.tool_choice
+    names = [one.function.name for one in request.tools or ()]
+    wanted = chosen.function.name if isinstance(chosen, ChosenFunction) else None
+    if (chosen == "required" and not names) or (wanted is not None and wanted not in names):
+        raise ParameterRefused(
+            f"tool_choice asks for {wanted or 'a tool'}; tools has {', '.join(names) or 'none'}",
+            param="tool_choice",
+            fix='name one of tools, or tool_choice="auto"',
+            code="invalid_value",
+        )
+    if not request.tools:
+        return None
+    for number, tool in enumerate(request.tools):
+        checked_schema(tool.function.parameters or {}, param=f"tools[{number}].function.parameters")
+    return Tools(
+        tuple(tool.model_dump(exclude_none=True) for tool in request.tools),
+        choice=chosen.model_dump() if isinstance(chosen, ChosenFunction) else chosen,
+        parallel=request.parallel_tool_calls,
     )
 
 
@@ -163,7 +206,25 @@ def _message(number: int, message: ChatMessage) -> Message:
         raise ParameterRefused(
             f"{at} has no content", param=f"{at}.content", fix="give it text", code="invalid_value"
         )
-    return Message("system" if message.role == "developer" else message.role, message.text)
+    calls = message.tool_calls or ()
+    for name, value, role in (("tool_calls", calls, "assistant"), ("tool_call_id", message.tool_call_id, "tool")):
+        if value and message.role != role:
+            raise ParameterRefused(
+                f"{at} is the {message.role}'s, and {name} the {role}'s", param=f"{at}.{name}", fix="leave it out"
+            )
+    if message.role == "tool" and not message.tool_call_id:
+        raise ParameterRefused(
+            f"{at} answers no call",
+            param=f"{at}.tool_call_id",
+            fix="give it the id of the call that it answers",
+            code="missing_required_parameter",
+        )
+    return Message(
+        "system" if message.role == "developer" else message.role,
+        message.text,
+        tool_calls=tuple(ToolCall(one.id, one.function.name, one.function.arguments) for one in calls),
+        tool_call_id=message.tool_call_id,
+    )
 
 
 def refuse_unsupported(
@@ -217,11 +278,19 @@ def _schema(request: ChatRequest) -> dict[str, Any] | None:
             fix='{"name": "...", "schema": {...}}',
             code="missing_required_parameter",
         )
-    schema = wanted.json_schema.schema_
+    return checked_schema(wanted.json_schema.schema_, param="response_format.json_schema.schema")
+
+
+def checked_schema(schema: dict[str, Any], *, param: str) -> dict[str, Any]:
+    """A schema that can become a grammar.
+
+    Raises:
+        ParameterRefused: It is too large, or too deep.
+    """
     if len(json.dumps(schema)) > _SCHEMA_CHARACTERS or _depth(schema) > _SCHEMA_DEPTH:
         raise ParameterRefused(
             f"the schema is over {_SCHEMA_CHARACTERS:,} characters or {_SCHEMA_DEPTH} levels",
-            param="response_format.json_schema.schema",
+            param=param,
             fix="make it smaller",
         )
     return schema

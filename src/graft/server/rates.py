@@ -18,18 +18,25 @@ class Rates:
     def __init__(self) -> None:
         self._window = MovingWindowRateLimiter(MemoryStorage())
 
-    def take(self, caller: Caller) -> None:
+    def take(self, caller: Caller) -> dict[str, str]:
         """Count a request.
 
+        Returns: What OpenAI's headers tell of the minute; nothing where there is no limit.
         Raises:
             Busy: The key's minute is used up; says when to come again.
         """
         if caller.requests_per_minute is None:
-            return
+            return {}
         limit = RateLimitItemPerMinute(caller.requests_per_minute)
-        if self._window.hit(limit, caller.key):
-            return
-        seconds = max(1, round(self._window.get_window_stats(limit, caller.key).reset_time - time.time()))
+        taken = self._window.hit(limit, caller.key)
+        stats = self._window.get_window_stats(limit, caller.key)
+        seconds = max(1, round(stats.reset_time - time.time()))
+        if taken:
+            return {
+                "x-ratelimit-limit-requests": str(caller.requests_per_minute),
+                "x-ratelimit-remaining-requests": str(stats.remaining),
+                "x-ratelimit-reset-requests": f"{seconds}s",
+            }
         raise Busy(
             f"the key {caller.key} may ask {caller.requests_per_minute} times a minute",
             fix=f"ask again in {seconds} s, or ask an administrator for a key with more",

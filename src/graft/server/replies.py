@@ -5,12 +5,14 @@ It does not know how an answer is made.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from graft.answering import AnswerLatency, Mode
 from graft.citing import Citation
+from graft.models import TokenScore
 from graft.retrieval import Hit, SearchLatency
 
 
@@ -98,16 +100,80 @@ class Tokens(BaseModel):
     total_tokens: int
 
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class TopScore(BaseModel):
+    """A token and its natural log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class Score(TopScore):
+    """A token of the answer, with the likeliest in its place."""
+
+    top_logprobs: list[TopScore]
+
+
+class Scores(BaseModel):
+    """The answer's tokens."""
+
+    content: list[Score]
+    refusal: None = None
+
+
+class FunctionCall(BaseModel):
+    """A function's name, and its arguments as JSON: all of it, or a stream's piece."""
+
+    name: str | None = None
+    arguments: str
+
+
+class ToolCallPart(BaseModel):
+    """What is to be done, to be answered by a message of role `tool`."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ToolCallDelta(BaseModel):
+    """A piece of a call."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCall
+
+
+def scores_of(scores: Iterable[TokenScore]) -> Scores:
+    """As OpenAI writes them."""
+    return Scores(
+        content=[
+            Score(
+                token=one.token,
+                logprob=one.logprob,
+                bytes=None if one.bytes is None else list(one.bytes),
+                top_logprobs=[
+                    TopScore(token=t.token, logprob=t.logprob, bytes=None if t.bytes is None else list(t.bytes))
+                    for t in one.top
+                ],
+            )
+            for one in scores
+        ]
+    )
 
 
 class AssistantMessage(BaseModel):
     """The answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
     annotations: list[Annotation]
+    tool_calls: list[ToolCallPart] | None = None
 
 
 class Choice(BaseModel):
@@ -116,7 +182,7 @@ class Choice(BaseModel):
     index: Literal[0] = 0
     message: AssistantMessage
     finish_reason: FinishReason
-    logprobs: None = None
+    logprobs: Scores | None = None
 
 
 class ChatCompletion(BaseModel):
@@ -137,6 +203,7 @@ class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     annotations: list[Annotation] | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChunkChoice(BaseModel):
@@ -145,6 +212,7 @@ class ChunkChoice(BaseModel):
     index: int
     delta: Delta
     finish_reason: FinishReason | None
+    logprobs: Scores | None = None
 
 
 class Chunk(BaseModel):

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MOST_MESSAGES = 2_000
+MOST_TOOLS = 128
+"""Of one request; OpenAI's own limit."""
 MOST_INPUTS = 2_048
 """Texts of one request for embeddings; OpenAI's own limit."""
 
@@ -48,13 +50,59 @@ class TextPart(Body):
     text: str
 
 
+class CalledFunction(Body):
+    """A function's name, and its arguments as JSON."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    arguments: str
+
+
+class CalledTool(Body):
+    """What an earlier answer wanted done."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class FunctionSpec(Body):
+    """A function that a model may ask for."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(Body):
+    """The only kind of tool."""
+
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class ChosenName(Body):
+    """One of the functions."""
+
+    name: str
+
+
+class ChosenFunction(Body):
+    """The function that must be asked for."""
+
+    type: Literal["function"]
+    function: ChosenName
+
+
 class ChatMessage(BaseModel):
     """One turn. What a client sends back of an earlier answer (annotations, graft, refusal) is not read."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
+    tool_calls: list[CalledTool] | None = Field(default=None, description="Of an assistant's turn.")
+    tool_call_id: str | None = Field(default=None, description="Of a tool's turn: the call that it answers.")
 
     @property
     def text(self) -> str:
@@ -126,6 +174,13 @@ class ChatRequest(WholeBody):
     response_format: ResponseFormat | None = Field(
         default=None, description="Other than text only where graft.retrieval is false."
     )
+    logprobs: bool | None = Field(default=None, description="Only where graft.retrieval is false.")
+    top_logprobs: int | None = Field(default=None, ge=0, le=20, description="With logprobs: the likeliest tokens.")
+    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = Field(
+        default=None, description="Passed to hosted models, where graft.retrieval is false."
+    )
+    tool_choice: Literal["none", "auto", "required"] | ChosenFunction | None = None
+    parallel_tool_calls: bool | None = None
     graft: GraftOptions | None = None
 
 

@@ -1,15 +1,14 @@
 """/v1/responses: an input -> an answer from vector stores with file citations, or from the model alone.
 
 A grounded answer is checked before a word of it is sent, as in `chat`; a stream tells the steps meanwhile, in the
-order of OpenAI's specification. Kept responses are gone on from by `previous_response_id`. It does not know how an
-answer is made.
+order of OpenAI's specification. Kept responses are gone on from by `previous_response_id`, or through a conversation;
+those in the background are polled. It does not know how an answer is made.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -19,22 +18,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
 from graft.errors import GraftError
-from graft.models import Message
-from graft.objects import Stored, new_id
+from graft.objects import Order
 from graft.server.answers import Turn, turn_of
-from graft.server.authorising import Seat, Serving
+from graft.server.authorising import Seat
 from graft.server.chat import FIRST_SECONDS, KEEP_ALIVE, KEEP_ALIVE_SECONDS
-from graft.server.door import log_unexpected
-from graft.server.failing import failure_of
-from graft.server.files import Deleted
+from graft.server.failing import ParameterRefused, failure_of
+from graft.server.files import Cursor, Deleted, Limit
+from graft.server.items import Include, ItemList, page_of_items
 from graft.server.lanes import Running, begun, finished
+from graft.server.log import log_unexpected
 from graft.server.metering import metered
-from graft.server.parameters import Grounded
-from graft.server.response_bodies import ResponseRequest, asked_of
-from graft.workspace import Workspace
+from graft.server.polling import cancelled, give_up, put_in_line
+from graft.server.responding import RESPONSE, Made, begun_of, kept
+from graft.server.response_bodies import ResponseRequest, refuse_contradictions
 
-RESPONSE = "response"
-RESULTS = "file_search_call.results"
 _WORD = re.compile(r"\S+\s*|\s+")
 _EVENTS = {"content": {"text/event-stream": {"schema": {"type": "string", "description": "Events of a response."}}}}
 
@@ -44,178 +41,61 @@ router = APIRouter(prefix="/v1/responses", tags=["responses"])
 @router.post("", response_model=None, responses={200: _EVENTS})
 async def create_response(body: ResponseRequest, request: Request, seat: Seat) -> Response | dict[str, Any]:
     """Answer from the vector stores of a file_search tool, with checked citations, or by the model alone."""
-    before = await run_in_threadpool(_turns_before, seat.workspace, body.previous_response_id)
-    asked = asked_of(body, before)
-    files: Mapping[str, tuple[str, str]] = {}
-    if isinstance(asked, Grounded):
-        files = await run_in_threadpool(_files_of, seat.workspace, asked.collection)
-    grounded = isinstance(asked, Grounded)
-    work = metered(seat, turn_of(asked, seat.workspace))
-    running = seat.answers.start(work, pieces=bool(body.stream) and not grounded)
-    made = _Made(body, files, [*before, *body.messages()], seat)
+    refuse_contradictions(body)
+    made = await run_in_threadpool(begun_of, body, seat)
+    work = metered(seat, turn_of(made.asked, seat.workspace))
+    if body.background:
+        return await put_in_line(made, work)
+    running = seat.answers.start(work, pieces=bool(body.stream) and not made.grounded)
     if not body.stream:
         return await run_in_threadpool(made.finished, await finished(request, running))
     await begun(request, running, seconds=FIRST_SECONDS)
-    return _Events(made, running, grounded=grounded)
+    return _Events(made, running, grounded=made.grounded)
 
 
 @router.get("/{response_id}")
-def retrieve_response(response_id: str, seat: Seat) -> dict[str, Any]:
-    """A kept response."""
-    found: dict[str, Any] = _kept(seat.workspace, response_id).body["response"]
+def retrieve_response(
+    response_id: str, seat: Seat, include: Include = None, stream: bool | None = None
+) -> dict[str, Any]:
+    """A kept response; one in the background has the status that it has now."""
+    if stream:
+        raise ParameterRefused("a kept response is not streamed", param="stream", fix="leave it out, and poll")
+    found: dict[str, Any] = kept(seat.workspace, response_id).body["response"]
     return found
 
 
 @router.delete("/{response_id}", response_model=Deleted)
 def delete_response(response_id: str, seat: Seat) -> Deleted:
-    """Forget a kept response; those that went on from it stay."""
+    """Forget a kept response; those that went on from it stay. One in the background is given up."""
     removed = seat.workspace.objects.remove(RESPONSE, response_id, principals=seat.workspace.owns)
+    give_up(seat, removed.id)
     return Deleted(id=removed.id, object="response")
 
 
-def _kept(workspace: Workspace, id: str) -> Stored:
-    return workspace.objects.get(RESPONSE, id, principals=workspace.owns)
+@router.post("/{response_id}/cancel")
+def cancel_response(response_id: str, seat: Seat) -> dict[str, Any]:
+    """Give up a response in the background; one that has ended stays as it is."""
+    return cancelled(seat, response_id)
 
 
-def _turns_before(workspace: Workspace, previous: str | None) -> list[Message]:
-    if previous is None:
-        return []
-    return [Message(role, text) for role, text in _kept(workspace, previous).body["turns"]]
-
-
-def _files_of(workspace: Workspace, stores: str | tuple[str, ...] | None) -> dict[str, tuple[str, str]]:
-    """Document -> id and name of the file it was made of.
-
-    Raises:
-        NotFound: One of the stores is neither a vector store nor a collection of theirs.
-    """
-    names = {one.name for one in workspace.collections()}
-    found = {}
-    for id in stores or ():
-        if id in names and not id.startswith("vs_"):
-            continue  # a collection that was filled otherwise: its documents have their own names
-        for member in workspace.vector_store_files(id):
-            found[member.body["document_id"]] = (member.id.partition("/")[2], member.body["filename"])
-    return found
-
-
-class _Made:
-    """A response while it comes to be: its object at the beginning, and at the end."""
-
-    def __init__(
-        self, body: ResponseRequest, files: Mapping[str, tuple[str, str]], turns: list[Message], seat: Serving
-    ) -> None:
-        self.id, self.message_id, self.search_id = new_id("resp_"), new_id("msg_"), new_id("fs_")
-        self.body, self.seat = body, seat
-        self._files, self._turns, self._created = files, turns, int(time.time())
-
-    def began(self) -> dict[str, Any]:
-        """Before anything is known."""
-        body = self.body
-        return {
-            "id": self.id,
-            "object": "response",
-            "created_at": self._created,
-            "status": "in_progress",
-            "background": False,
-            "error": None,
-            "incomplete_details": None,
-            "instructions": body.instructions,
-            "max_output_tokens": body.max_output_tokens,
-            "metadata": body.metadata or {},
-            "model": body.model,
-            "output": [],
-            "parallel_tool_calls": True,
-            "previous_response_id": body.previous_response_id,
-            "reasoning": {"effort": None, "summary": None},
-            "store": body.store is not False,
-            "temperature": body.temperature,
-            "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or ()],
-            "top_p": 1.0,
-            "truncation": "disabled",
-            "usage": None,
-            "user": None,
-        }
-
-    def finished(self, turn: Turn) -> dict[str, Any]:
-        """The whole response; kept, unless it is not to be."""
-        cut = turn.finish_reason == "length"
-        used = turn.usage
-        whole = {
-            **self.began(),
-            "status": "incomplete" if cut else "completed",
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "output": [*([self.search(turn)] if self.body.tools else []), self.message(turn)],
-            "usage": {
-                "input_tokens": used.input_tokens,
-                "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": used.output_tokens,
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": used.input_tokens + used.output_tokens,
-            },
-            "graft": turn.graft.model_dump(mode="json"),
-        }
-        if self.body.store is not False:
-            turns = [[one.role, one.content] for one in (*self._turns, Message("assistant", turn.text))]
-            workspace = self.seat.workspace
-            workspace.objects.put(RESPONSE, {"response": whole, "turns": turns}, id=self.id, owners=workspace.owns)
-        return whole
-
-    def search(self, turn: Turn | None) -> dict[str, Any]:
-        """The search as an item of the output; with its results where they are asked for."""
-        if turn is None:
-            return {"id": self.search_id, "type": "file_search_call", "status": "in_progress", "queries": []}
-        results = [
-            {
-                "file_id": self._file(hit.document_id, hit.document)[0],
-                "filename": self._file(hit.document_id, hit.document)[1],
-                "score": hit.score,
-                "text": hit.text,
-                "attributes": {},
-            }
-            for hit in turn.graft.hits
-        ]
-        return {
-            "id": self.search_id,
-            "type": "file_search_call",
-            "status": "completed",
-            "queries": [turn.graft.question],
-            "results": results if RESULTS in (self.body.include or ()) else None,
-        }
-
-    def message(self, turn: Turn) -> dict[str, Any]:
-        """The answer as an item of the output."""
-        return {
-            "id": self.message_id,
-            "type": "message",
-            "status": "incomplete" if turn.finish_reason == "length" else "completed",
-            "role": "assistant",
-            "content": [self.part(turn.text, self.annotations(turn))],
-        }
-
-    def part(self, text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
-        """Text of the answer."""
-        return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
-
-    def annotations(self, turn: Turn) -> list[dict[str, Any]]:
-        """Citations that hold, each where its statement ends."""
-        found = []
-        for one in turn.graft.citations:
-            if one.verdict != "unsupported" and one.document_id is not None and one.document is not None:
-                id, name = self._file(one.document_id, one.document)
-                found.append({"type": "file_citation", "index": one.claim_end, "file_id": id, "filename": name})
-        return found
-
-    def _file(self, document_id: str, name: str) -> tuple[str, str]:
-        return self._files.get(document_id, (document_id, name))
+@router.get("/{response_id}/input_items", response_model=ItemList)
+def list_input_items(
+    response_id: str,
+    seat: Seat,
+    limit: Limit = 20,
+    order: Order = "desc",
+    after: Cursor = None,
+    include: Include = None,
+) -> ItemList:
+    """What a kept response was given as its own input, newest first."""
+    items = kept(seat.workspace, response_id).body.get("input", [])
+    return page_of_items(items, limit=limit, order=order, after=after)
 
 
 class _Events(StreamingResponse):
     """The response as a stream of events; its call is given up when it ends, however it ends."""
 
-    def __init__(self, made: _Made, running: Running[Turn], *, grounded: bool) -> None:
+    def __init__(self, made: Made, running: Running[Turn], *, grounded: bool) -> None:
         super().__init__(
             self._events(made, running, grounded=grounded),
             media_type="text/event-stream",
@@ -229,7 +109,7 @@ class _Events(StreamingResponse):
         finally:
             self._running.leave()
 
-    async def _events(self, made: _Made, running: Running[Turn], *, grounded: bool) -> AsyncIterator[str]:
+    async def _events(self, made: Made, running: Running[Turn], *, grounded: bool) -> AsyncIterator[str]:
         try:
             yield self._event("response.created", response=made.began())
             yield self._event("response.in_progress", response=made.began())

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -23,7 +24,7 @@ from fastapi import FastAPI
 from graft.errors import GraftError, UsageError
 from graft.server.app import create_app
 from graft.server.connections import Connection
-from graft.server.door import LOG, log_unexpected
+from graft.server.log import LOG, log_unexpected
 from graft.settings import ServingSettings
 from graft.workspace import Workspace
 
@@ -103,6 +104,8 @@ def serve(
 ) -> bool:
     """Answer requests until SIGINT or SIGTERM; then finish what is under way, for at most `grace_seconds`.
 
+    A second signal gives up what is under way at once. A job that is at work is queued again in either case.
+
     Args:
         ready: Called once requests are taken.
     Returns: Whether every call ended; one that did not (a hosted model that is silent) still holds its thread.
@@ -113,6 +116,7 @@ def serve(
         app = create_app(workspace, settings, api_key=api_key)
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped in good order
             _Server(_config(app, settings), ready).run(sockets=[listening])
+        app.state.serving.worker.close(seconds=1.0)  # where a second signal came, nobody has told it to end
     return bool(getattr(app.state, "all_ended", False))
 
 
@@ -183,6 +187,11 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[], object]) -> None:
         super().__init__(config)
         self._ready = ready
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends in good order, a second of either kind at once; uvicorn's own takes SIGINT only."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(_Unhandled())

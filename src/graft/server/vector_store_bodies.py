@@ -6,9 +6,9 @@ It does not know what is done with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from graft.server.requests import Body, WholeBody
 
@@ -25,9 +25,32 @@ Query = Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
 
 
 class AutoChunking(Body):
-    """As [chunking] of the settings; others are not supported."""
+    """As [chunking] of the settings."""
 
     type: Literal["auto"]
+
+
+class ChunkSizes(Body):
+    """Tokens of the embedder. A chunk is never larger than what the embedder reads."""
+
+    max_chunk_size_tokens: int = Field(ge=100, le=4096)
+    chunk_overlap_tokens: int = Field(ge=0, le=2048, description="Where a paragraph must be cut, and nowhere else.")
+
+    @model_validator(mode="after")
+    def _overlaps_by_half_at_most(self) -> Self:
+        if self.chunk_overlap_tokens > self.max_chunk_size_tokens // 2:
+            raise ValueError("chunk_overlap_tokens is over half of max_chunk_size_tokens")
+        return self
+
+
+class StaticChunking(Body):
+    """Chunks of a size of one's own."""
+
+    type: Literal["static"]
+    static: ChunkSizes
+
+
+Chunking = AutoChunking | StaticChunking
 
 
 class ExpiresAfter(Body):
@@ -45,7 +68,7 @@ class NewVectorStore(WholeBody):
     file_ids: Annotated[list[FileId], Field(max_length=MOST_FILES)] | None = None
     metadata: Metadata | None = None
     expires_after: ExpiresAfter | None = None
-    chunking_strategy: AutoChunking | None = None
+    chunking_strategy: Chunking | None = None
 
 
 class ChangedVectorStore(WholeBody):
@@ -61,7 +84,7 @@ class NewMember(WholeBody):
 
     file_id: FileId
     attributes: Attributes | None = None
-    chunking_strategy: AutoChunking | None = None
+    chunking_strategy: Chunking | None = None
 
 
 class ChangedMember(WholeBody):
@@ -73,9 +96,25 @@ class ChangedMember(WholeBody):
 class NewBatch(WholeBody):
     """Files to be put into a vector store together."""
 
-    file_ids: Annotated[list[FileId], Field(min_length=1, max_length=MOST_FILES)]
+    file_ids: Annotated[list[FileId], Field(min_length=1, max_length=MOST_FILES)] | None = None
+    files: Annotated[list[NewMember], Field(min_length=1, max_length=MOST_FILES)] | None = None
     attributes: Attributes | None = None
-    chunking_strategy: AutoChunking | None = None
+    chunking_strategy: Chunking | None = None
+
+    @model_validator(mode="after")
+    def _names_its_files_one_way(self) -> Self:
+        if (self.file_ids is None) == (self.files is None):
+            raise ValueError("give file_ids or files, one of them")
+        return self
+
+    def members(self) -> list[NewMember]:
+        """Each file with its own attributes and chunking; those of the batch where it has file_ids."""
+        return self.files or [
+            NewMember.model_construct(  # each value has been checked
+                file_id=id, attributes=self.attributes, chunking_strategy=self.chunking_strategy
+            )
+            for id in self.file_ids or ()
+        ]
 
 
 class Comparison(Body):
@@ -107,7 +146,14 @@ class VectorSearch(WholeBody):
     max_num_results: int = Field(default=10, ge=1, le=50)
     filters: Comparison | Compound | None = None
     ranking_options: RankingOptions | None = None
-    rewrite_query: bool = Field(default=False, description="Taken; the query is searched as it is.")
+    rewrite_query: bool = Field(default=False, description="Let the usual model shorten it to what is sought.")
+
+
+def sizes_of(given: AutoChunking | StaticChunking | None) -> tuple[int, int] | None:
+    """Tokens of a chunk and of an overlap; None leaves them to the settings."""
+    if not isinstance(given, StaticChunking):
+        return None
+    return given.static.max_chunk_size_tokens, given.static.chunk_overlap_tokens
 
 
 def test_of(given: Comparison | Compound | None, *, depth: int = 0) -> Callable[[Mapping[str, Any]], bool] | None:

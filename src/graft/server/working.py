@@ -14,7 +14,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from graft.server.door import LOG
+from graft.server.log import LOG
 from graft.workspace import Workspace
 
 _LOOK_S, _LOOK_ANYWAY_S = 0.5, 60.0
@@ -57,14 +57,18 @@ class Worker:
             await asyncio.sleep(_LOOK_S)
             since_look += _LOOK_S
 
-    def close(self) -> None:
-        """End the process; its job is queued again, and goes on after its last checkpoint."""
+    def close(self, seconds: float = _END_S) -> None:
+        """End the process; its job is queued again, and goes on after its last checkpoint.
+
+        Args:
+            seconds: It has to end; after that it is killed, and its job is found and queued again by the next one.
+        """
         process, self._process = self._process, None
         if process is None:
             return
         process.terminate()
         try:
-            process.wait(_END_S)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

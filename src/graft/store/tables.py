@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0005"
+SCHEMA = "0006"
 """The newest migration; a database that says so needs none."""
 
 THERE, VANISHED, TAKEN_OUT = 0, 1, 2
@@ -176,6 +176,17 @@ users = Table(
     Column("groups", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("budget_usd", Float),  # a month
+    Column("origin", Text, nullable=False, server_default="hand"),  # or "oidc": made by signing in
+    Column("subject", Text),  # issuer and subject of who signs in as this user
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True),  # of the cookie, which is kept nowhere
+    Column("user", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text, nullable=False),
 )
 
 keys = Table(

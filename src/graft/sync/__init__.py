@@ -15,7 +15,7 @@ the store keeps it.
 
 from graft.sync.adding import add, reembed, sync
 from graft.sync.batches import title_of
-from graft.sync.sources import list_sources, remove_source
+from graft.sync.sources import is_url, list_sources, remove_source
 from graft.sync.values import AddResult, Failure, Ingest, Progress, RemovedSource
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "RemovedSource",
     "add",
+    "is_url",
     "list_sources",
     "reembed",
     "remove_source",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graft.access import join_inside
 from graft.access import principals as check_principals
 from graft.errors import NotFound, UsageError
 from graft.workspace.opened import Opened
@@ -33,6 +35,21 @@ class Quote:
     end: int
     state: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where on a page a range stands.
+
+    Attributes:
+        width, height: Of the page, in points.
+        boxes: Left, bottom, right, top of each line of it, in points from the page's lower left corner.
+    """
+
+    page: int
+    width: float
+    height: float
+    boxes: tuple[tuple[float, float, float, float], ...]
 
 
 class DocumentVerbs(Opened):
@@ -133,6 +150,62 @@ class DocumentVerbs(Opened):
             state=found.state,
             text=found.text[start:end],
         )
+
+    def places(self, document_id: str, version: int, start: int, end: int) -> list[Place]:
+        """Where a range stands, page by page; nothing where the format has no pages or the document is gone.
+
+        Raises:
+            NotFound, UsageError: As `resolve`.
+        """
+        from graft.documents import line_boxes
+
+        if self.resolve(document_id, version, start, end).state == "removed":
+            return []
+        found = self.store.version(document_id, version, principals=self.principals)
+        places = []
+        for page in found.pages:
+            first, last = max(start, page.start), min(end, page.end)
+            if first >= last:
+                continue
+            boxes = self.store.boxes(document_id, version, first, last, principals=self.principals)
+            if boxes is not None:
+                lines = line_boxes(boxes)
+                places.append(Place(page=page.number, width=page.width, height=page.height, boxes=lines))
+        return places
+
+    def picture(self, document_id: str, version: int, start: int, end: int) -> bytes:
+        """The page on which a range begins, as a PNG with the range marked, drawn from the file itself.
+
+        Raises:
+            NotFound: As `resolve`; or there is no picture: the format has no pages, the file is on the web, is gone,
+                or is no longer the one that this version was read from.
+        """
+        import hashlib
+
+        places = self.places(document_id, version, start, end)
+        if not places:
+            raise NotFound("this document has no pages to be shown", fix="resolve the range: its words are kept")
+        found = self.store.version(document_id, version, principals=self.principals)
+        path = self._file_of(self._document(document_id, None))
+        data = b"" if path is None or not path.is_file() else self._bytes_of(path)
+        if hashlib.sha256(data).hexdigest() != found.source_sha256:
+            raise NotFound(
+                f"{found.uri} is no longer the file that version {version} was read from",
+                fix="resolve the range: its words are kept",
+            )
+        return self.reader.picture(data, name=found.uri, page=places[0].page, marks=places[0].boxes)
+
+    def _bytes_of(self, path: Path) -> bytes:
+        from graft.readers import check_size
+
+        check_size(path, self.settings.reading)
+        return path.read_bytes()
+
+    def _file_of(self, document: DocumentRecord) -> Path | None:
+        source = next(one for one in self.sources(document.collection) if one.id == document.source_id)
+        if source.kind == "url":
+            return None
+        return Path(source.uri) if source.kind == "file" else join_inside(Path(source.uri), document.uri)
 
     def collections(self) -> list[CollectionRecord]:
         """All collections, with counts of what may be read."""

@@ -21,6 +21,7 @@ PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 _OURS = ("fine-tune-results",)
 _CHUNK = 1 << 20
 _LONGEST_NAME = 200
+_DAY_S = 86_400
 
 
 class FileVerbs(DocumentVerbs):
@@ -80,6 +81,18 @@ class FileVerbs(DocumentVerbs):
         found = self.objects.remove(FILE, id, principals=self.principals)
         shutil.rmtree(join_inside(self.home / FILES, id), ignore_errors=True)
         return found
+
+    def sweep_files(self) -> int:
+        """Remove what uploads left behind whose server was killed; returns how many.
+
+        A folder without an object is one under way, or one that will never be whole: it is given a day.
+        """
+        folder, known, removed = self.home / FILES, {one.id for one in self.objects.all(FILE)}, 0
+        for one in folder.iterdir() if folder.is_dir() else ():
+            if one.name not in known and one.stat().st_mtime < time.time() - _DAY_S:
+                shutil.rmtree(one, ignore_errors=True)
+                removed += 1
+        return removed
 
 
 def _written(content: IO[bytes], path: Path, most_bytes: int) -> tuple[int, str]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from graft.models.specs import ModelSpec
     from graft.objects import Objects
     from graft.readers import SandboxedReader
+    from graft.sessions import Sessions
+    from graft.spending import Spending
     from graft.store import Store
     from graft.sync import Ingest, Progress
 
@@ -59,7 +61,15 @@ class Opened:
         Args:
             owns: Whose that is which they add, fewer than who they are: a user's, not their groups'. By default all.
         """
-        _ = self.store, self.embedder, self.reader, self.identities, self.objects  # opened once, and shared
+        _ = (
+            self.store,
+            self.embedder,
+            self.reader,
+            self.identities,
+            self.objects,
+            self.sessions,
+            self.spending,
+        )  # opened once, and shared
         other = copy.copy(self)
         other.principals = check_principals(principals)
         other.owns = other.principals if owns is None else check_principals(owns)
@@ -68,7 +78,7 @@ class Opened:
 
     def close(self) -> None:
         """Let go of files, memory and processes; the workspace can be used again."""
-        for name in ("reader", "store", "jobs", "identities", "objects"):
+        for name in ("reader", "store", "jobs", "identities", "objects", "sessions", "spending"):
             if (opened := self.__dict__.pop(name, None)) is not None:
                 opened.close()
         self.__dict__.pop("embedder", None)
@@ -88,6 +98,22 @@ class Opened:
         from graft.store.database import Database
 
         return Identities(Database(self.settings.store.url, home=self.home))
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Who has signed in."""
+        from graft.sessions import Sessions
+        from graft.store.database import Database
+
+        return Sessions(Database(self.settings.store.url, home=self.home))
+
+    @cached_property
+    def spending(self) -> Spending:
+        """What callers have used."""
+        from graft.spending import Spending
+        from graft.store.database import Database
+
+        return Spending(Database(self.settings.store.url, home=self.home))
 
     @cached_property
     def audit(self) -> Audit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graft.access import principals as check_principals
@@ -11,6 +12,7 @@ from graft.workspace.opened import Opened
 
 if TYPE_CHECKING:
     from graft.answering import Answer, Asking
+    from graft.following_up import Standalone
     from graft.models import Message
     from graft.retrieval import SearchResult
 
@@ -45,6 +47,12 @@ class QuestionVerbs(Opened):
             k=k,
         )
 
+    def search_query(self, query: str) -> Standalone:
+        """A message as a shorter search query, by the usual model; see `following_up.make_search_query`."""
+        from graft.following_up import make_search_query
+
+        return make_search_query(query, self.model(None), budget=self.settings.answering.prompt_tokens)
+
     def ask(
         self,
         question: str,
@@ -72,12 +80,16 @@ class QuestionVerbs(Opened):
         retrieval: bool = True,
         strict: bool = False,
         collection: str | tuple[str, ...] | None = None,
+        documents: tuple[str, ...] | None = None,
+        least_score: float = 0.0,
         history: Sequence[Message] = (),
     ) -> Generator[str, None, Answer]:
         """Like `ask`, yielding the model's draft as it is written; the return value is the Answer.
 
         Args:
             collection: One, or several.
+            documents: Ids of the only ones to look in.
+            least_score: Of a passage, from 0 to 1.
         """
         from graft.answering import answer_closed_book, answer_stream
 
@@ -86,7 +98,7 @@ class QuestionVerbs(Opened):
                 "without retrieval nothing can be checked, so strict would leave nothing",
                 fix="leave out --no-retrieval",
             )
-        asking = self._asking(model, collection)
+        asking = replace(self._asking(model, collection), documents=documents, least_score=least_score)
         if retrieval:
             return answer_stream(question, asking, history=history, strict=strict)
         return answer_closed_book(question, asking)

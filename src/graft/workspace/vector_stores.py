@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from graft.errors import GraftError, NotFound, UsageError
 from graft.workspace.files import FILE, FileVerbs
@@ -15,9 +17,12 @@ from graft.workspace.questions import QuestionVerbs
 if TYPE_CHECKING:
     from graft.objects import Stored
     from graft.retrieval import Hit
+    from graft.settings import ChunkingSettings
 
 VECTOR_STORE, MEMBER = "vector_store", "vector_store.file"
 MOST_RESULTS = 50
+_CONTEXT_TOKENS = 64
+"""What the embedder reads beside a chunk: its title and headings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,20 @@ class VectorStoreVerbs(FileVerbs, QuestionVerbs):
         """
         return self.objects.get(VECTOR_STORE, id, principals=self.principals)
 
+    def use_vector_store(self, id: str) -> Stored:
+        """A vector store that is about to be searched: being used, one that expires lives on.
+
+        Raises:
+            NotFound: It is not there, or not theirs.
+        """
+        store = self.vector_store(id)
+        if store.body["expires_after_days"] is None:
+            return store
+        now = int(time.time())
+        return self.objects.edit(
+            VECTOR_STORE, id, lambda body: {**body, "last_active_at": now}, principals=self.principals
+        )
+
     def vector_store_files(self, id: str) -> list[Stored]:
         """What is in a vector store, in the order in which it was put there."""
         self.vector_store(id)
@@ -70,20 +89,33 @@ class VectorStoreVerbs(FileVerbs, QuestionVerbs):
         self.store.remove_collection(id, principals=self.principals)
         return self.objects.remove(VECTOR_STORE, id, principals=self.principals)
 
-    def attach_file(self, store: str, file: str, *, attributes: Mapping[str, Any] | None = None) -> Stored:
+    def attach_file(
+        self,
+        store: str,
+        file: str,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        chunks: tuple[int, int] | None = None,
+    ) -> Stored:
         """Put an uploaded file into a vector store: "in_progress" until `index_file` has read it.
 
+        Args:
+            chunks: Tokens of a chunk and of an overlap, instead of the settings'; never more than the embedder reads.
         Raises:
             NotFound: Either is not there, or not theirs.
             UsageError: It is in there already.
         """
         owner = self.vector_store(store)
         given = self.objects.get(FILE, file, principals=self.principals)
+        cut = self._chunking(chunks)
         body = {
             "filename": given.body["filename"],
             "status": "in_progress",
             "error": None,
+            "file_id": file,
             "attributes": dict(attributes or {}),
+            "chunk_tokens": cut.max_tokens,
+            "overlap_tokens": cut.overlap_tokens,
             "usage_bytes": 0,
             "document_id": None,
         }
@@ -110,15 +142,21 @@ class VectorStoreVerbs(FileVerbs, QuestionVerbs):
         Raises:
             NotFound: It was taken out meanwhile.
         """
+        begun = self.attached_file(store, file)
+        if begun.body["status"] == "cancelled":
+            return begun
         try:
             path = self.file_path(file)
-            added = self.add([str(path)], collection=store)
+            added = self._cutting(begun).add([str(path)], collection=store)
             error = None if not added.failed else f"{added.failed[0].error} / fix: {added.failed[0].fix}"
         except NotFound:
             raise
         except GraftError as failure:
             error = str(failure)
         found = self.attached_file(store, file)
+        if found.body["status"] == "cancelled":  # while it was read
+            self._forget_source(store, file)
+            return found
         document = None if error else self._document_of(store, path)
         body = {
             **found.body,
@@ -128,6 +166,27 @@ class VectorStoreVerbs(FileVerbs, QuestionVerbs):
             "usage_bytes": 0 if error else path.stat().st_size,
         }
         return self.objects.change(MEMBER, found.id, body, principals=self.principals)
+
+    def cancel_files(self, store: str, files: Sequence[str]) -> None:
+        """Read no more of these files, if they have not been read."""
+        for file in files:
+            with suppress(NotFound):  # taken out since
+                found = self.attached_file(store, file)
+                if found.body["status"] == "in_progress":
+                    body = {**found.body, "status": "cancelled"}
+                    self.objects.change(MEMBER, found.id, body, principals=self.principals)
+
+    def text_of_file(self, store: str, file: str) -> str:
+        """What was read of a file in a vector store.
+
+        Raises:
+            NotFound: It is not in there, or not theirs.
+            UsageError: It has not been read, or could not be.
+        """
+        found = self.attached_file(store, file)
+        if found.body["document_id"] is None:
+            raise UsageError(f"{file} is {found.body['status']}", fix="ask again when its status is completed")
+        return self.store.version(found.body["document_id"], principals=self.principals).text
 
     def detach_file(self, store: str, file: str) -> Stored:
         """Take a file out of a vector store; the uploaded file stays."""
@@ -140,7 +199,7 @@ class VectorStoreVerbs(FileVerbs, QuestionVerbs):
         self.objects.get(FILE, id, principals=self.principals)
         for member in self.objects.all(MEMBER):
             if member.parent is not None and member.id == _member(member.parent, id):
-                self.detach_file(member.parent, id)
+                self.acting_as(member.principals).detach_file(member.parent, id)
         return self.forget_file(id)
 
     def search_vector_store(
@@ -165,10 +224,7 @@ class VectorStoreVerbs(FileVerbs, QuestionVerbs):
             raise UsageError(f"max_num_results = {k} is not from 1 to {MOST_RESULTS}", fix="max_num_results=10")
         if not queries:
             raise UsageError("there is no query", fix='query="your question"')
-        store = self.vector_store(id)
-        if store.body["expires_after_days"] is not None:  # being used, it lives on
-            body = {**store.body, "last_active_at": int(time.time())}
-            self.objects.change(VECTOR_STORE, id, body, principals=self.principals)
+        self.use_vector_store(id)
         files = {
             one.body["document_id"]: one
             for one in self.vector_store_files(id)
@@ -205,6 +261,24 @@ class VectorStoreVerbs(FileVerbs, QuestionVerbs):
                 self.acting_as(one.principals).remove_file(one.id)
                 removed += 1
         return removed
+
+    def _chunking(self, given: tuple[int, int] | None) -> ChunkingSettings:
+        usual = self.settings.chunking
+        if given is None:
+            return usual
+        size = min(given[0], max(usual.max_tokens, self.embedder.max_tokens - _CONTEXT_TOKENS))
+        return replace(usual, max_tokens=size, overlap_tokens=min(given[1], size // 2))
+
+    def _cutting(self, member: Stored) -> Self:
+        """The same workspace, cutting as a member asks for."""
+        cut = replace(
+            self.settings.chunking,
+            max_tokens=member.body["chunk_tokens"],
+            overlap_tokens=member.body["overlap_tokens"],
+        )
+        other = copy.copy(self)
+        other.settings = replace(self.settings, chunking=cut)
+        return other
 
     def _document_of(self, store: str, path: Path) -> str | None:
         source = next((s for s in self.sources(store) if s.uri == str(path.resolve())), None)
