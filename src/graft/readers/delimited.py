@@ -32,8 +32,11 @@ def read(data: bytes, *, name: str, limits: ReadingSettings) -> Document:
     text = unify_newlines(clean(plain.decode(data, name=name)))
     stated = _SEPARATOR_LINE.match(text)
     delimiter = stated[1] if stated else _delimiter(text)
-    csv.field_size_limit(_NO_LIMIT)
-    rows = list(csv.reader(io.StringIO(text[stated.end() if stated else 0 :], newline=""), delimiter=delimiter))
+    before = csv.field_size_limit(_NO_LIMIT)  # of the whole process
+    try:
+        rows = list(csv.reader(io.StringIO(text[stated.end() if stated else 0 :], newline=""), delimiter=delimiter))
+    finally:
+        csv.field_size_limit(before)
     builder = TextBuilder(name=name, limits=limits)
     add_grid(builder, rows)
     return builder.document("tsv" if delimiter == "\t" else "csv")
