@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from typing import Any
+from typing import NoReturn
 
 import click
 
+from graft import interrupts
 from graft.cli import (
     advise,
     asking,
@@ -68,7 +70,8 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in words
     try:
-        status = graft.main(words, prog_name="graft", standalone_mode=False)
+        with interrupts.heeded(signal.SIGINT):
+            status = graft.main(words, prog_name="graft", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Abort:
         _interrupted(as_json)
@@ -76,21 +79,28 @@ def main(arguments: list[str] | None = None) -> None:
         _interrupted(as_json)
     except click.ClickException as error:
         _click_failure(error, as_json)
-    except GraftError as error:
+    except Exception as error:
+        _failure(error, as_json)
+
+
+def _failure(error: Exception, as_json: bool) -> NoReturn:
+    """Show a person what happened, never a traceback."""
+    if interrupts.came():  # and a native module, say, made another failure of it
+        _interrupted(as_json)
+    if isinstance(error, GraftError):
         show_error(error.message, error.fix, as_json=as_json)
         sys.exit(2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:  # the reader of our output, `head` perhaps, has gone
+    if isinstance(error, BrokenPipeError):  # the reader of our output, `head` perhaps, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except Exception as error:  # the edge: a person sees a message, never a traceback
-        if os.environ.get("GRAFT_DEBUG"):
-            raise
-        show_error(
-            f"unexpected {type(error).__name__}: {error}",
-            "run the same command with GRAFT_DEBUG=1 and report what it prints",
-            as_json=as_json,
-        )
-        sys.exit(1)
+    if os.environ.get("GRAFT_DEBUG"):
+        raise error
+    show_error(
+        f"unexpected {type(error).__name__}: {error}",
+        "run the same command with GRAFT_DEBUG=1 and report what it prints",
+        as_json=as_json,
+    )
+    sys.exit(1)
 
 
 def _bear_any_text() -> None:
@@ -100,12 +110,12 @@ def _bear_any_text() -> None:
             stream.reconfigure(errors=errors)
 
 
-def _interrupted(as_json: bool) -> Any:
+def _interrupted(as_json: bool) -> NoReturn:
     show_error("interrupted; what was finished is kept", "run the same command again to go on", as_json=as_json)
     sys.exit(130)
 
 
-def _click_failure(error: click.ClickException, as_json: bool) -> None:
+def _click_failure(error: click.ClickException, as_json: bool) -> NoReturn:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "graft"
     show_error(error.format_message(), f"{path} --help", as_json=as_json)

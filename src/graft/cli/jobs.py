@@ -12,6 +12,7 @@ import click
 
 from graft.cli.options import as_option, open_workspace, shared
 from graft.cli.output import console, emit_json, note, safe, say, show_table
+from graft.interrupts import heeded
 
 if TYPE_CHECKING:
     from graft.jobs import ItemTrouble, Job
@@ -213,8 +214,8 @@ def _moment(iso: str) -> str:
 @shared
 def worker(once: bool, home: str | None, as_json: bool) -> None:
     """Run queued jobs, and those whose process died, one after another, until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # by either, the job at hand is queued again
-    with open_workspace(home) as workspace, job_progress(quiet=as_json) as tell:
+    by_either = heeded(signal.SIGINT, signal.SIGTERM)  # the job at hand is queued again
+    with by_either, open_workspace(home) as workspace, job_progress(quiet=as_json) as tell:
         ended = workspace.jobs.work(progress=tell, wait_seconds=None if once else 1.0)
     if as_json:
         emit_json({"ended": ended})

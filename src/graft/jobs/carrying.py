@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from graft import interrupts
 from graft.errors import GraftError
 from graft.extras import install
 from graft.jobs.ownership import Claim
@@ -67,6 +68,10 @@ def carry(
     def end(status: JobStatus, **values: Any) -> None:
         records.change(job.id, status=status, wanted="", ended=now(), seconds_left=None, **values)
 
+    def interrupted() -> None:
+        run.flush()
+        end(ctrl_c, starts=0)  # stopped in good order: not one of the crashes in a row
+
     def body() -> None:
         result = _checked(kind(run, job.payload), job.kind)
         run.flush()
@@ -80,10 +85,12 @@ def carry(
             run.flush()
             end(_STOPPED[stopped.why])
         except KeyboardInterrupt:
-            run.flush()
-            end(ctrl_c, starts=0)  # stopped in good order: not one of the crashes in a row
+            interrupted()
             raise
         except Exception as error:
+            if interrupts.came():  # within a native module, say: what it raised instead is not how the job failed
+                interrupted()
+                raise KeyboardInterrupt from error
             run.flush()
             with suppress(OSError):  # a full disk, perhaps what it failed by: that is told all the same
                 text = "".join(traceback.format_exception(error))

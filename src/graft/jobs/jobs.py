@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from graft import interrupts
 from graft.access import OWNER, Principals
 from graft.access import principals as check_principals
 from graft.errors import AccessDenied, UsageError
@@ -151,6 +152,7 @@ class Jobs:
         with ExitStack() as stack:
             while not until():
                 before = ended
+                interrupts.check()
                 for job_id in self._waiting():
                     if until():
                         break

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from graft import interrupts
 from graft.errors import AccessDenied, GraftError, LimitExceeded, NotFound, UsageError
 from graft.jobs.values import ItemTrouble
 
@@ -110,6 +111,7 @@ class JobRun:
             function: Returns JSON: numbers, text, lists, mappings with text keys, None.
         Raises:
             JobStopped: The job was asked to stop; before the step begins.
+            KeyboardInterrupt: Ctrl-C came before, and was lost on its way up.
             GraftError: The result is not JSON, or the code no longer takes the steps it took.
         """
         self._beat(at_once=False)
@@ -144,6 +146,7 @@ class JobRun:
 
         Raises:
             JobStopped: Somebody wants it paused or cancelled; let it pass once files are closed.
+            KeyboardInterrupt: As of `step`.
         """
         self._beat(at_once=False)
         self._stop_if_wanted()
@@ -197,6 +200,7 @@ class JobRun:
             self._last_beat = time.monotonic()
 
     def _stop_if_wanted(self) -> None:
+        interrupts.check()
         if self._wanted:
             raise JobStopped(self._wanted)
 

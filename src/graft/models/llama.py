@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 
+from graft import interrupts
 from graft.errors import ContextOverflow, ModelError, UsageError
 from graft.models.gguf import read_head
 from graft.models.protocol import GenerateOptions, Message, Piece, Reply, TokenScore, Usage
@@ -248,7 +249,8 @@ class _Server:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter.path, 0.0) for adapter in adapters]
         params.lora_init_without_apply = True
         try:
-            self._native = xllamacpp.Server(params)
+            with interrupts.put_off():  # torn down before it is up, it waits for itself for ever
+                self._native = xllamacpp.Server(params)
         except RuntimeError as error:
             with_adapters = f" with {', '.join(adapter.path for adapter in adapters)}" if adapters else ""
             raise ModelError(
