@@ -186,8 +186,23 @@ def test_the_providers_groups_give_role_and_groups_anew_each_time(
     Provider.person["groups"] = []
     refused = sign_in(root, browser)
     assert refused.status_code == 403 and "may not sign in" in refused.json()["error"]["message"]
+    assert browser.get(f"{root}/auth/me").status_code == 401, "who is out stays in with a session begun before"
+    Provider.person["groups"] = ["staff"]
+    sign_in(root, browser)
+    assert browser.get(f"{root}/auth/me").json()["role"] == "editor"
     workspace.identities.remove_user("ana@example.org")
     assert browser.get(f"{root}/auth/me").status_code == 401
+
+
+def test_a_providers_group_gets_nobody_into_one_that_was_made_here(
+    served: tuple[str, Workspace], browser: httpx.Client
+) -> None:
+    root, workspace = served
+    Provider.person |= {"sub": "7", "email": "mal@example.org"}
+    Provider.person["groups"] = ["staff", "fun hr", "x\thr", "group:hr", "fun sso.board", "/hr", "y" * 80]
+    sign_in(root, browser)
+    (mal,) = [user for user in workspace.identities.users() if user.name == "mal@example.org"]
+    assert mal.groups == ("sso.staff",)
 
 
 def test_a_user_made_by_hand_keeps_role_and_groups(served: tuple[str, Workspace], browser: httpx.Client) -> None:

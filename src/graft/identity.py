@@ -342,13 +342,22 @@ def _role(given: str) -> Role:
     raise UsageError(f"no role {given!r}; have {', '.join(get_args(Role))}", fix="--role reader")
 
 
+def is_name(given: str) -> bool:
+    """Whether a user, group or key can be called so.
+
+    >>> is_name("ana@example.org"), is_name("two words")
+    (True, False)
+    """
+    return _NAME.fullmatch(given) is not None
+
+
 def check_name(given: str) -> str:
     """A user's, group's or key's name as it is.
 
     Raises:
         UsageError: It is none.
     """
-    if not _NAME.fullmatch(given):
+    if not is_name(given):
         raise UsageError(
             f"{given!r} is no name: letters, digits and . _ @ - , at most 64, beginning with a letter or digit",
             fix="ana, or ana@example.org",

@@ -16,7 +16,7 @@ from sqlalchemy import delete, insert, select, update
 
 from graft.access import OWNER
 from graft.errors import AccessDenied
-from graft.identity import Caller, Role, User, check_name, principals_of
+from graft.identity import Caller, Role, User, check_name, is_name, principals_of
 from graft.store import tables as t
 from graft.store.database import Database
 
@@ -40,6 +40,7 @@ class Sessions:
         """Begin a session.
 
         Args:
+            groups: Of the provider; those whose name cannot be one here are left out.
             subject: Who it is to the provider, for ever: issuer and subject.
             role: By the provider's groups; None lets nobody in who is not here already by hand.
             verified: Whether the provider has made sure that the name is theirs.
@@ -49,8 +50,14 @@ class Sessions:
             UsageError: The name is none.
         """
         check_name(name)
-        theirs = " ".join(sorted({FROM_PROVIDER + one for one in groups}))
+        # Whoever may name a group at the provider must not get into another here by a space in its name.
+        theirs = " ".join(sorted({named for one in groups if is_name(named := FROM_PROVIDER + one)}))
         secret, now = secrets.token_urlsafe(32), datetime.datetime.now(datetime.UTC)
+        with self._database.writing(makes=True) as (connection, _):
+            row = connection.execute(select(t.users).where(t.users.c.name == name)).first()
+            is_out = row is not None and row.origin == "oidc" and row.subject == subject and role is None
+            if is_out:  # the provider took back what it gave: what was begun elsewhere ends too
+                connection.execute(delete(t.sessions).where(t.sessions.c.user == name))
         with self._database.writing(makes=True) as (connection, _):
             row = connection.execute(select(t.users).where(t.users.c.name == name)).first()
             self._let_in(name, row, subject=subject, role=role, verified=verified)
