@@ -127,6 +127,8 @@ def documented_commands() -> list[str]:
         ROOT / "docs" / "tuning.md",
         ROOT / "docs" / "advising.md",
         ROOT / "docs" / "comparing.md",
+        ROOT / "docs" / "identity.md",
+        ROOT / "docs" / "serving.md",
         ROOT / "runs" / "four_arms.sh",
         ROOT / "runs" / "demo.sh",
     ):

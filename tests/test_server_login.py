@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
+import re
+import textwrap
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +28,7 @@ from graft.server import in_background
 from graft.server.openid import OpenId
 from graft.settings import OidcSettings, ServingSettings, Settings
 from graft.workspace import Workspace
+from tests.conftest import ROOT
 
 CLIENT = "graft"
 KEY, OTHER_KEY = RSAKey.generate_key(2048, {"kid": "one"}), RSAKey.generate_key(2048, {"kid": "one"})
@@ -341,3 +346,12 @@ def test_a_provider_that_is_away_or_somebody_else_is_told_without_details(tmp_pa
 def test_settings_that_cannot_be_are_refused_at_the_start(wrong: OidcSettings) -> None:
     with pytest.raises(UsageError):
         OpenId(wrong, None)
+
+
+def test_the_settings_that_the_documentation_gives_are_settings() -> None:
+    text = (ROOT / "docs" / "identity.md").read_text(encoding="utf-8")
+    block = re.search(r"^    \[oidc\]\n(?:    .+\n)+", text, re.MULTILINE)
+    assert block is not None
+    OpenId(OidcSettings(**tomllib.loads(textwrap.dedent(block[0]))["oidc"]), None)
+    fields = {one.name for one in dataclasses.fields(OidcSettings)}
+    assert {*re.findall(r"`([a-z]+_[a-z_]+)`", text)} <= fields
