@@ -24,6 +24,7 @@ from locust import HttpUser, between, task  # noqa: E402
 from locust.env import Environment  # noqa: E402
 
 from benchmarks.corpora import read_jsonl  # noqa: E402
+from benchmarks.figures import Figure, markdown_table, write_part  # noqa: E402
 from benchmarks.server import served  # noqa: E402
 
 QUESTIONS = [row["question"] for row in read_jsonl(Path(__file__).parent.parent / "samples" / "questions.jsonl")]
@@ -95,16 +96,29 @@ def main() -> None:
 
 def shown(environment: Environment, memory: list[float]) -> None:
     """A table of what was asked, and the first minute's memory beside the last's."""
-    print(f"{'':32}{'calls':>8}{'errors':>8}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}")
-    for entry in sorted(environment.stats.entries.values(), key=lambda one: one.name):
-        times = [entry.get_response_time_percentile(part) or 0 for part in (0.5, 0.95, 0.99)]
-        row = "".join(f"{ms:>9.0f}" for ms in times)
-        print(f"{entry.name:32}{entry.num_requests:>8}{entry.num_failures:>8}{row}")
+    entries = sorted(environment.stats.entries.values(), key=lambda one: one.name)
+    header = ["", "calls", "errors", "p50 ms", "p95 ms", "p99 ms"]
+    times = {one.name: [one.get_response_time_percentile(part) or 0 for part in (0.5, 0.95, 0.99)] for one in entries}
+    rows = [[one.name, one.num_requests, one.num_failures, *times[one.name]] for one in entries]
+    table = markdown_table(header, rows)
+    print(table)
     for error in environment.stats.errors.values():
         print(error.to_dict())
     minute = min(12, len(memory) // 2)
     first, last = sum(memory[:minute]) / minute, sum(memory[-minute:]) / minute
-    print(f"memory: {first:.0f} MB in the first minute, {last:.0f} MB in the last ({last / first - 1:+.1%})")
+    grown = last / first - 1
+    print(f"memory: {first:.0f} MB in the first minute, {last:.0f} MB in the last ({grown:+.1%})")
+    figures = {
+        "load.search_p95_ms": _figure(times["search"][1], "wall ms, p95 of a search (target 150)"),
+        "load.errors": _figure(sum(one.num_failures for one in entries), "errors other than 429 (target 0)"),
+        "load.memory_growth": _figure(round(grown, 4), "share, first minute to last (target .05)"),
+    }
+    write_part("load", figures, table=table, rows=[{"memory_mb": memory}])
+
+
+def _figure(ours: float, unit: str) -> Figure:
+    none: dict[str, Any] = dict.fromkeys(("peer", "peer_name", "ratio", "low", "high"))
+    return Figure(ours=ours, unit=unit, better="lower", command="python -m benchmarks.bench_load", **none)
 
 
 if __name__ == "__main__":

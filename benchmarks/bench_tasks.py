@@ -148,7 +148,7 @@ def figures(task: str, proof: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
         vote = proof["tuned"]["baselines"].get("nearest_vote", {}).get(metric)
         peer = vote or proof["base"]["metrics"].get(metric)
         yield (
-            f"task.{task}.{metric}",
+            f"train.{task}.{'exact' if metric == 'accuracy' else metric}",
             Figure(
                 ours=round(found["mean"], 4),
                 peer=None if peer is None else round(peer["mean"], 4),

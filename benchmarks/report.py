@@ -7,6 +7,7 @@ It does not know what the figures mean.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ def page(figures: dict[str, Any], tables: dict[str, str]) -> str:
     return "\n\n".join(["# Benchmarks", intro, markdown_table(["figure", *COLUMNS], rows), *sections]) + "\n"
 
 
+def tables_of(page: str) -> dict[str, str]:
+    """The tables of a page by benchmark, to be kept where a benchmark was not run this time.
+
+    >>> tables_of("# Benchmarks\\n\\nintro\\n\\n## a\\n\\n| 1 |\\n\\n## b\\n\\n| 2 |\\n")
+    {'a': '| 1 |', 'b': '| 2 |'}
+    """
+    sections = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    return {name: table.strip() for name, table in (section.split("\n\n", 1) for section in sections)}
+
+
 def main() -> None:
     latest = RESULTS / "latest.json"
     previous = json.loads(latest.read_text(encoding="utf-8")) if latest.exists() else {}
@@ -44,8 +55,10 @@ def main() -> None:
         raise SystemExit(f"no measurements in {PARTS} / fix: make bench")
     figures = merge(previous, list(parts.values()))
     latest.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    tables = {name: part["table"] for name, part in parts.items() if part.get("table")}
-    (RESULTS / "latest.md").write_text(page(figures, tables), encoding="utf-8")
+    shown = RESULTS / "latest.md"
+    tables = tables_of(shown.read_text(encoding="utf-8")) if shown.exists() else {}
+    tables |= {name: part["table"] for name, part in parts.items() if part.get("table")}
+    shown.write_text(page(figures, tables), encoding="utf-8")
     print(f"{len(figures)} figures in {latest}, tables in {RESULTS / 'latest.md'}")
 
 
