@@ -51,4 +51,5 @@ $(VENV)/.serving: $(VENV)/.installed
 
 $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@bash runs/browser.sh $(BIN)/python
 	@touch $@

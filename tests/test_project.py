@@ -70,6 +70,7 @@ def test_the_public_names_are_these() -> None:
         "objects",
         "prepare_tuning",
         "pull_model",
+        "passage",
         "picture",
         "places",
         "put_file",
@@ -182,10 +183,11 @@ def test_the_readme_s_commands_do_what_it_says(tmp_path: Path, models: Path) -> 
         "GRAFT_HOME": str(tmp_path / "home"),
         "GRAFT_MODELS": str(models),
     }
-    for line in run:
+    for number, line in enumerate(run):
         words = [word.replace("~", str(tmp_path)) for word in shlex.split(line)]
         if words[1] == "serve":
-            assert served(words[1:], environment) == 401  # it listens, and asks for one of the keys made before
+            has_keys = any(before.startswith("graft keys") for before in run[:number])
+            assert served(words[1:], environment) == (401 if has_keys else 200), "it asks for the keys made before"
             continue
         done = subprocess.run(
             [sys.executable, "-m", "graft", *words[1:]],

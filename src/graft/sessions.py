@@ -8,15 +8,14 @@ provider gives to somebody else later does not open what was its owner's. It doe
 from __future__ import annotations
 
 import datetime
-import hashlib
 import secrets
 from collections.abc import Iterable
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from graft.access import OWNER
 from graft.errors import AccessDenied
-from graft.identity import Caller, Role, User, check_name, is_name, principals_of
+from graft.identity import Caller, Role, User, check_name, digest_of, is_name, principals_of
 from graft.store import tables as t
 from graft.store.database import Database
 
@@ -67,11 +66,26 @@ class Sessions:
             else:
                 changed = {"role": role, "groups": theirs} if row.origin == "oidc" else {}
                 connection.execute(update(t.users).where(t.users.c.name == name).values(subject=subject, **changed))
-            connection.execute(delete(t.sessions).where(t.sessions.c.expires_at <= _told(now)))
-            ends = _told(now + datetime.timedelta(hours=hours))
-            values = {"digest": _digest(secret), "user": name, "created_at": _told(now), "expires_at": ends}
-            connection.execute(insert(t.sessions).values(**values))
+            _begin(connection, secret, now, hours, user=name)
         return secret
+
+    def begin_with_key(self, digest: str, *, hours: int) -> str:
+        """Begin a session with the rights of a key, for as long as the key has them.
+
+        Args:
+            digest: Of the key, which is checked at every call.
+        Returns: The secret, which cannot be had again.
+        """
+        secret, now = secrets.token_urlsafe(32), datetime.datetime.now(datetime.UTC)
+        with self._database.writing(makes=True) as (connection, _):
+            _begin(connection, secret, now, hours, user="", key=digest)
+        return secret
+
+    def key_of(self, secret: str) -> str | None:
+        """Digest of the key that a session was begun with; None where it was not, or has ended."""
+        with self._database.reading() as connection:
+            at = (t.sessions.c.digest == digest_of(secret)) & (t.sessions.c.expires_at > _told())
+            return connection.execute(select(t.sessions.c.key).where(at)).scalar()
 
     def caller(self, secret: str) -> Caller | None:
         """Whose session it is; None where it has ended, or its user is gone."""
@@ -79,7 +93,7 @@ class Sessions:
             row = connection.execute(
                 select(t.users)
                 .join(t.sessions, t.sessions.c.user == t.users.c.name)
-                .where(t.sessions.c.digest == _digest(secret), t.sessions.c.expires_at > _told())
+                .where(t.sessions.c.digest == digest_of(secret), t.sessions.c.expires_at > _told())
             ).first()
         if row is None:
             return None
@@ -96,7 +110,7 @@ class Sessions:
     def end(self, secret: str) -> None:
         """End a session; of one that is none, nothing happens."""
         with self._database.writing() as (connection, _):
-            connection.execute(delete(t.sessions).where(t.sessions.c.digest == _digest(secret)))
+            connection.execute(delete(t.sessions).where(t.sessions.c.digest == digest_of(secret)))
 
     @staticmethod
     def _let_in(name: str, row: object, *, subject: str, role: Role | None, verified: bool) -> None:
@@ -118,9 +132,14 @@ class Sessions:
             )
 
 
+def _begin(
+    connection: Connection, secret: str, now: datetime.datetime, hours: int, *, user: str, key: str | None = None
+) -> None:
+    connection.execute(delete(t.sessions).where(t.sessions.c.expires_at <= _told(now)))
+    ends = _told(now + datetime.timedelta(hours=hours))
+    values = {"digest": digest_of(secret), "user": user, "key": key, "created_at": _told(now), "expires_at": ends}
+    connection.execute(insert(t.sessions).values(**values))
+
+
 def _told(moment: datetime.datetime | None = None) -> str:
     return (moment or datetime.datetime.now(datetime.UTC)).isoformat(timespec="seconds")
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()

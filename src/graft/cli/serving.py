@@ -42,13 +42,16 @@ def serve(host: str | None, port: int | None, home: str | None, as_json: bool) -
         lines = server.write_log(settings.log)
         asks = key is not None or workspace.identities.guarded()
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped by either, it closes what it opened
+        pages = _pages()
+        page = None if pages is None else url.removesuffix("v1")
         with server.spans_exported():
             all_ended = server.serve(
                 workspace,
                 settings,
                 listening,
                 api_key=key,
-                ready=lambda: _show(url, workspace.settings.model.default, asks, as_json=as_json),
+                pages=pages,
+                ready=lambda: _show(url, workspace.settings.model.default, asks, page, as_json=as_json),
             )
     if lines:
         server.LOG.info(server.Told("stopped", all_ended=str(all_ended).lower()))
@@ -94,14 +97,27 @@ def _server() -> Any:
     return server
 
 
-def _show(url: str, model: str, has_key: bool, *, as_json: bool) -> None:
+def _pages() -> Any:
+    """The pages for people; None where what makes them is not installed."""
+    try:
+        from graft.web import mount
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "nicegui":
+            raise
+        return None
+    return mount
+
+
+def _show(url: str, model: str, has_key: bool, page: str | None, *, as_json: bool) -> None:
     if as_json:
-        emit_json({"url": url, "model": model, "key_required": has_key})
+        emit_json({"url": url, "model": model, "key_required": has_key, "page": page})
         sys.stdout.flush()
         return
     key = 'os.environ["GRAFT_API_KEY"]' if has_key else '"none"'
     messages = '[{"role": "user", "content": "Your question"}]'
-    say(url, "bold")
+    if page is not None:
+        say(f"in a browser:  {page}", "bold")
+    say(f"for programs:  {url}", "bold")
     say(f'OpenAI(base_url="{url}", api_key={key}).chat.completions.create(model="{model}", messages={messages})')
     if sys.stdin.isatty():
         note("Ctrl-C stops it")

@@ -7,7 +7,7 @@ line here. What a route may use it gets from `authorising.Seat` alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
@@ -50,6 +50,8 @@ V1 = (
     *(fine_tuning.router, fine_tuning.models_router, own.router, people.router),
 )
 
+Pages = Callable[[FastAPI], object]
+
 _CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _CHANGE_NOTHING = frozenset(
     {
@@ -91,7 +93,11 @@ _FAILURES: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(
-    workspace: Workspace, settings: ServingSettings | None = None, *, api_key: str | None = None
+    workspace: Workspace,
+    settings: ServingSettings | None = None,
+    *,
+    api_key: str | None = None,
+    pages: Pages | None = None,
 ) -> FastAPI:
     """The application over an open workspace, which stays its caller's to close.
 
@@ -101,6 +107,7 @@ def create_app(
         settings: Instead of the workspace's own.
         api_key: The owner's, asked for on every route under /v1 beside those of `workspace.identities`; without
             any key, none is asked for.
+        pages: Puts pages for people into it.
     Raises:
         UsageError: The key is empty or cannot be sent.
         StoreError, ModelError: The workspace cannot be opened.
@@ -126,6 +133,8 @@ def create_app(
     app.include_router(login.router, responses=_FAILURES)
     app.state.mcp = McpOverHttp(chosen.max_body_mb * 1_000_000)
     app.include_router(app.state.mcp.router, responses=_FAILURES)
+    if pages is not None:
+        pages(app)
     app.add_exception_handler(GraftError, _graft_failed)
     app.add_exception_handler(HTTPException, _http_failed)
     app.add_exception_handler(RequestValidationError, _invalid)

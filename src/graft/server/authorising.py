@@ -9,7 +9,6 @@ the workspace's owner; as soon as there is one key, every call must bring one.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import os
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from graft.errors import UsageError
-from graft.identity import OWNER_CALLER, Caller, Role
+from graft.identity import OWNER_CALLER, Caller, Role, digest_of
 from graft.server.door import is_loopback
 from graft.server.failing import RoleRefused, Unauthorised
 from graft.server.lanes import Lane, Running
@@ -60,7 +59,7 @@ class Serving:
     worker: Worker
     metrics: Metrics
     rates: Rates
-    key_digest: bytes | None
+    key_digest: str | None
     most_file_bytes: int
     background: dict[str, Running[Any]] = field(default_factory=dict)
     exposed: bool = False
@@ -70,7 +69,7 @@ class Serving:
     @property
     def secure(self) -> bool:
         """Whether browsers reach it over TLS, so that its cookies go no other way."""
-        return self.openid is not None and self.openid.settings.public_url.startswith("https://")
+        return self.workspace.settings.oidc.public_url.startswith("https://")
 
 
 def session_cookie(serving: Serving) -> str:
@@ -93,14 +92,14 @@ def open_serving(workspace: Workspace, settings: ServingSettings, *, api_key: st
         worker=Worker(workspace, enabled=settings.worker),
         metrics=Metrics(),
         rates=Rates(),
-        key_digest=digest_of(api_key),
+        key_digest=owners_key(api_key),
         most_file_bytes=settings.max_file_mb * 1_000_000,
         exposed=not is_loopback(settings.host),
         openid=OpenId(oidc, os.environ.get(SECRET_VARIABLE)) if (oidc := workspace.settings.oidc).issuer else None,
     )
 
 
-def digest_of(key: str | None) -> bytes | None:
+def owners_key(key: str | None) -> str | None:
     """A key as it is kept.
 
     Raises:
@@ -113,7 +112,7 @@ def digest_of(key: str | None) -> bytes | None:
             f"{KEY_VARIABLE} is {'empty' if not key else 'not made of printable ASCII characters without spaces'}",
             fix=f"unset {KEY_VARIABLE}, or: export {KEY_VARIABLE}=$(openssl rand -hex 24)",
         )
-    return hashlib.sha256(key.encode()).digest()
+    return digest_of(key)
 
 
 async def authorised(
@@ -127,18 +126,27 @@ async def authorised(
     """
     serving: Serving = request.app.state.serving
     given = None if credentials is None else credentials.credentials
-    caller = await asyncio.to_thread(_caller, serving, given, _session_of(request, serving))
-    if caller is None:
-        raise Unauthorised(
-            "no API key was given"
-            if credentials is None
-            else "Incorrect API key provided",  # LiteLLM knows the words
-            fix=f"OpenAI(api_key=...) with a key of `graft keys create`, or the server's {KEY_VARIABLE}",
-        )
+    seat = await seat_of(serving, given, _session_of(request, serving))
+    caller = seat.caller
     request.state.caller = (
         caller.name if not caller.key or caller.key == caller.name else f"{caller.name}/{caller.key}"
     )
     request.state.rate = serving.rates.take(caller)
+    return seat
+
+
+async def seat_of(serving: Serving, given: str | None, session: str | None) -> Serving:
+    """What somebody may use by a key or, where none is given, by a session's secret.
+
+    Raises:
+        Unauthorised: One is asked for, and there is none or another.
+    """
+    caller = await asyncio.to_thread(_caller, serving, given, session)
+    if caller is None:
+        raise Unauthorised(
+            "no API key was given" if given is None else "Incorrect API key provided",  # LiteLLM knows the words
+            fix=f"OpenAI(api_key=...) with a key of `graft keys create`, or the server's {KEY_VARIABLE}",
+        )
     return replace(serving, caller=caller, workspace=serving.workspace.acting_as(caller.principals, owns=caller.owns))
 
 
@@ -147,8 +155,6 @@ def _session_of(request: Request, serving: Serving) -> str | None:
 
     A browser says where a request comes from; the door has refused another Origin than the server's own.
     """
-    if serving.openid is None:
-        return None
     headers = request.headers
     if request.method in ("GET", "HEAD"):
         own = headers.get("sec-fetch-site", "none") in ("none", "same-origin")
@@ -161,13 +167,19 @@ def _caller(serving: Serving, given: str | None, session: str | None) -> Caller 
     is_open = serving.key_digest is None and not serving.exposed and serving.openid is None
     if is_open and not serving.workspace.identities.guarded():
         return OWNER_CALLER
-    if given is None:
-        return None if session is None else serving.workspace.sessions.caller(session)
+    if given is not None:
+        return _caller_of(serving, digest_of(given))
+    if session is None:
+        return None
+    digest = serving.workspace.sessions.key_of(session)
+    return serving.workspace.sessions.caller(session) if digest is None else _caller_of(serving, digest)
+
+
+def _caller_of(serving: Serving, digest: str) -> Caller | None:
     # Digests are compared: their length says nothing, and the comparison's time says nothing either.
-    digest = hashlib.sha256(given.encode("utf-8", "replace")).digest()
     if serving.key_digest is not None and hmac.compare_digest(digest, serving.key_digest):
         return OWNER_CALLER
-    return serving.workspace.identities.caller(given)
+    return serving.workspace.identities.caller_of(digest)
 
 
 def require(seat: Serving, role: Role) -> None:

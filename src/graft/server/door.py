@@ -96,6 +96,10 @@ class Door:
         self._uploads = dict(uploads or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and not self._is_own_page(scope):
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -166,9 +170,7 @@ class Door:
                     fix="use the base_url that `graft serve` printed",
                 )
             )
-        origin = headers.get("origin")
-        own = {f"{scope['scheme']}://{host.lower()}", self._public_origin}
-        if origin is not None and origin.lower() not in own:
+        if not self._is_own_origin(headers, scope["scheme"]):
             return failure_of(
                 HostRefused("pages of other sites may not use this server", fix="call it from a program, not a page")
             )
@@ -177,6 +179,17 @@ class Door:
             message: Message = {"type": "http.request", "body": b"", "more_body": True}
             return failure_of(await self._too_large(message, receive, most))
         return None
+
+    def _is_own_page(self, scope: Scope) -> bool:
+        """Whether a page of this server, and no other, opens a socket: a browser tells its Origin always."""
+        headers = Headers(scope=scope)
+        scheme = {"ws": "http", "wss": "https"}[scope["scheme"]]
+        return self._is_ours(headers.get("host", ""), scope) and self._is_own_origin(headers, scheme)
+
+    def _is_own_origin(self, headers: Headers, scheme: str) -> bool:
+        origin = headers.get("origin")
+        own = {f"{scheme}://{headers.get('host', '').lower()}", self._public_origin}
+        return origin is None or origin.lower() in own
 
     def _is_ours(self, host: str, scope: Scope) -> bool:
         if self._names is None:

@@ -1,7 +1,7 @@
-"""/auth: sign in through an OpenID provider, sign out, and who is signed in.
+"""/auth: sign in through an OpenID provider or with a key, sign out, and who is signed in.
 
-A session is a cookie that no script reads and that no other site's page can use. Where no provider is configured,
-none of it exists.
+A session is a cookie that no script reads and that no other site's page can use. One that was begun with a key has
+that key's rights, and ends with it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Annotated, Any, cast
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from graft.errors import AccessDenied, NotFound, UsageError
-from graft.identity import Role
-from graft.server.authorising import Seat, Serving, session_cookie
+from graft.identity import Role, digest_of
+from graft.server.authorising import Seat, Serving, seat_of, session_cookie
 from graft.server.openid import ATTEMPT_S, OpenId, role_of
 
 router = APIRouter(prefix="/auth", tags=["signing in"])
@@ -68,10 +68,26 @@ async def finish(request: Request, state: Text = None, code: Text = None, error:
     return reply
 
 
+@router.post("/key", response_model=None)
+async def begin_with_key(
+    request: Request, key: Annotated[str, Form(max_length=1000)], next: Annotated[str | None, Form()] = None
+) -> Response:
+    """Begin a session with a key, for a person at a browser."""
+    serving: Serving = request.app.state.serving
+    seat = await seat_of(serving, key.strip(), None)
+    hours = serving.workspace.settings.oidc.session_hours
+    sessions = serving.workspace.sessions
+    secret = await run_in_threadpool(sessions.begin_with_key, digest_of(key.strip()), hours=hours)
+    serving.workspace.audit.record("signed in with a key", caller=seat.caller.name)
+    reply = RedirectResponse(_local(next), 303)
+    _give(reply, serving, "graft-session", secret, seconds=3600 * hours)
+    return reply
+
+
 @router.post("/logout", response_model=None)
 async def end(request: Request) -> Response:
     """End the session of this browser, here and now."""
-    serving, _ = _provider(request)
+    serving: Serving = request.app.state.serving
     if secret := request.cookies.get(session_cookie(serving)):
         await run_in_threadpool(serving.workspace.sessions.end, secret)
     reply = Response(status_code=204)

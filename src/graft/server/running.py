@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from graft.errors import GraftError, UsageError
-from graft.server.app import create_app
+from graft.server.app import Pages, create_app
 from graft.server.connections import Connection
 from graft.server.log import LOG, log_unexpected
 from graft.settings import ServingSettings
@@ -101,6 +101,7 @@ def serve(
     *,
     api_key: str | None,
     ready: Callable[[], object],
+    pages: Pages | None = None,
 ) -> bool:
     """Answer requests until SIGINT or SIGTERM; then finish what is under way, for at most `grace_seconds`.
 
@@ -113,9 +114,9 @@ def serve(
         UsageError, StoreError, ModelError: See `create_app`.
     """
     with closing(listening):
-        app = create_app(workspace, settings, api_key=api_key)
+        app = create_app(workspace, settings, api_key=api_key, pages=pages)
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once it has stopped in good order
-            _Server(_config(app, settings), ready).run(sockets=[listening])
+            _Server(_config(app, settings, sockets=pages is not None), ready).run(sockets=[listening])
         app.state.serving.worker.close(seconds=1.0)  # where a second signal came, nobody has told it to end
     return bool(getattr(app.state, "all_ended", False))
 
@@ -144,11 +145,12 @@ def in_background(
             thread.join()
 
 
-def _config(app: FastAPI, settings: ServingSettings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: ServingSettings, *, sockets: bool = False) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Connection,
-        ws="none",
+        loop="asyncio",
+        ws="wsproto" if sockets else "none",
         backlog=_BACKLOG,
         lifespan="on",
         log_config=None,  # ours alone: it never holds paths or bodies

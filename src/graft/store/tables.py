@@ -21,7 +21,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0006"
+SCHEMA = "0007"
 """The newest migration; a database that says so needs none."""
 
 THERE, VANISHED, TAKEN_OUT = 0, 1, 2
@@ -184,9 +184,10 @@ sessions = Table(
     "sessions",
     metadata,
     Column("digest", Text, primary_key=True),  # of the cookie, which is kept nowhere
-    Column("user", Text, nullable=False),
+    Column("user", Text, nullable=False),  # "" of one that was begun with a key
     Column("created_at", Text, nullable=False),
     Column("expires_at", Text, nullable=False),
+    Column("key", Text),  # digest of that key
 )
 
 keys = Table(

@@ -38,6 +38,16 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A range amid its text: `before` + `quote.text` + `after` stands so in that version, all of it or a part."""
+
+    quote: Quote
+    title: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where on a page a range stands.
 
@@ -150,6 +160,17 @@ class DocumentVerbs(Opened):
             state=found.state,
             text=found.text[start:end],
         )
+
+    def passage(self, document_id: str, version: int, start: int, end: int, *, around: int = 1500) -> Passage:
+        """What a citation points at, with up to `around` characters before and after it.
+
+        Raises:
+            NotFound, UsageError: As `resolve`.
+        """
+        quote = self.resolve(document_id, version, start, end)
+        found = self.store.version(document_id, version, principals=self.principals)
+        before, after = found.text[max(0, start - around) : start], found.text[end : end + around]
+        return Passage(quote=quote, title=found.title, before=before, after=after)
 
     def places(self, document_id: str, version: int, start: int, end: int) -> list[Place]:
         """Where a range stands, page by page; nothing where the format has no pages or the document is gone.

@@ -1,0 +1,52 @@
+"""A page in a browser -> who looks at it, asked again before each thing they do.
+
+A page lives for hours over one socket. Whoever was put out, or whose key was revoked, meanwhile must not go on, so
+that no page keeps a seat: it has a visitor, and each action asks the visitor for one. It does not know pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fastapi import Request
+
+from graft.server.authorising import Serving, seat_of, session_cookie
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody at a page.
+
+    Attributes:
+        session: The secret of their session; None where nobody has to sign in.
+    """
+
+    serving: Serving
+    session: str | None
+
+    async def seat(self) -> Serving:
+        """What they may use at this moment.
+
+        Raises:
+            Unauthorised: Nothing any more, or never.
+        """
+        return await seat_of(self.serving, None, self.session)
+
+    async def look(self, verb: Callable[[Serving], T]) -> T:
+        """What a quick verb answers for them, made in a thread.
+
+        Raises:
+            Unauthorised: As `seat`; and whatever the verb raises.
+        """
+        seat = await self.seat()
+        return await asyncio.wrap_future(seat.lookups.start(lambda _: verb(seat)).future)
+
+
+def visitor_of(request: Request, serving: Serving) -> Visitor:
+    """Who asks for a page; the door has let in no other site's."""
+    return Visitor(serving, request.cookies.get(session_cookie(serving)))
