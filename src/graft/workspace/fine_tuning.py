@@ -19,6 +19,8 @@ from graft.workspace.jobs import JobVerbs
 
 if TYPE_CHECKING:
     from graft.jobs import Job, JobRun
+    from graft.tuning import TuneRequest
+    from graft.tuning.values import Proof
 
 TUNE = "tune"
 RESULTS_PURPOSE = "fine-tune-results"
@@ -60,15 +62,7 @@ class FineTuningVerbs(JobVerbs, FileVerbs):
             NotFound: A file or the model is not there, or not theirs.
             UsageError: A file was uploaded for something else, or the model is kept by a provider.
         """
-        from graft.tuning import TuneRequest
-
-        train = self._examples_file(training_file)
-        dev = None if validation_file is None else self._examples_file(validation_file)
-        self._require_base(model)
-        name = f"ft-{_plain(model)}{_plain(suffix, '-')}-{secrets.token_hex(4)}"
-        request = TuneRequest(
-            name=name, model=model, train=str(train), dev=None if dev is None else str(dev), proof="none"
-        )
+        request = self.plan_fine_tuning(training_file, model, validation_file=validation_file, suffix=suffix)
         payload = {
             "request": request.to_json(),
             "overrides": dict(overrides or {}),
@@ -76,7 +70,40 @@ class FineTuningVerbs(JobVerbs, FileVerbs):
             "owns": sorted(self.owns),
             "files": {"training": training_file, "validation": validation_file, "suffix": suffix, **(told or {})},
         }
-        return self.jobs.submit(TUNE, payload, title=f"tune {model} on {train.name} as {name}")
+        return self.jobs.submit(TUNE, payload, title=f"tune {model} on {Path(request.train).name} as {request.name}")
+
+    def bases(self) -> list[str]:
+        """Models whose weights are here and are nobody's tuning: what `fine_tune` takes."""
+        return [one.name for one in self.models() if one.kind == "chat" and one.ready and self._is_base(one.name)]
+
+    def plan_fine_tuning(
+        self,
+        training_file: str,
+        model: str,
+        *,
+        validation_file: str | None = None,
+        suffix: str = "",
+        mapping: Mapping[str, str] | None = None,
+        proof: Proof = "none",
+    ) -> TuneRequest:
+        """A tuning on uploaded files under a name of its own, for `prepare_tuning` and `tune_job`; see `fine_tune`.
+
+        Raises:
+            NotFound, UsageError: As `fine_tune`.
+        """
+        from graft.tuning import TuneRequest
+
+        train = self._examples_file(training_file)
+        dev = None if validation_file is None else self._examples_file(validation_file)
+        self._require_base(model)
+        return TuneRequest(
+            name=f"ft-{_plain(model)}{_plain(suffix, '-')}-{secrets.token_hex(4)}",
+            model=model,
+            train=str(train),
+            dev=None if dev is None else str(dev),
+            mapping=mapping,
+            proof=proof,
+        )
 
     def fine_tuning_job(self, id: str) -> Job:
         """Raises:
@@ -125,7 +152,7 @@ class FineTuningVerbs(JobVerbs, FileVerbs):
 
     def _require_base(self, model: str) -> None:
         """A base that can be tuned here by somebody who only knows its name: no path, no provider's money."""
-        able = [one.name for one in self.models() if one.kind == "chat" and one.ready and self._is_base(one.name)]
+        able = self.bases()
         if model not in able:
             raise NotFound(
                 f"no model {model!r} that can be tuned here; have {', '.join(able) or 'none'}",

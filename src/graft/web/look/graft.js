@@ -3,11 +3,11 @@
 // Files go through the route that every client uses; the page hears how far each is, and what the server said.
 window.graftUploads = new Map();
 
-window.graftUpload = (files, emit) => {
+window.graftUpload = (files, emit, purpose = "assistants") => {
   for (const file of files) {
     const id = crypto.randomUUID ? crypto.randomUUID() : String(Math.random());
     const form = new FormData();
-    form.append("purpose", "assistants");
+    form.append("purpose", purpose);
     form.append("file", file);
     const sent = new XMLHttpRequest();
     let told = 0;
