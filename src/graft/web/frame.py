@@ -30,7 +30,9 @@ PAGES = (
     ("Chat", "/", "chat_bubble_outline"),
     ("Documents", "/documents", "description"),
     ("Tune", "/tune", "tune"),
+    ("Server", "/server", "dns"),
 )
+_FOR_ADMINISTRATORS = ("/server",)
 _THEME = "graft-theme"
 
 
@@ -53,6 +55,8 @@ def frame(seat: Serving, request: Request, title: str) -> Iterator[None]:
         ui.link("Graft", "/").classes("brand")
         with ui.element("nav").props('aria-label="Pages"'):
             for name, path, icon in PAGES:
+                if path in _FOR_ADMINISTRATORS and not seat.caller.may("admin"):
+                    continue
                 with ui.link(target=path).classes("here" if name == title else ""):
                     ui.icon(icon).props("aria-hidden=true")
                     ui.label(name)

@@ -30,3 +30,8 @@ window.graftUpload = (files, emit, purpose = "assistants") => {
 };
 
 window.graftStopUpload = (id) => window.graftUploads.get(id)?.abort();
+
+// A table that is wider than the screen is scrolled by the keyboard too.
+new MutationObserver(() => {
+  for (const one of document.querySelectorAll(".q-table__middle:not([tabindex])")) one.tabIndex = 0;
+}).observe(document.documentElement, { childList: true, subtree: true });
