@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
@@ -27,6 +27,9 @@ from graft.server.lanes import finished
 from graft.server.paging import page_of
 from graft.server.requests import Name, WholeBody
 from graft.server.vector_store_bodies import FileId
+
+if TYPE_CHECKING:
+    from graft.comparing.request import CompareRequest
 
 router = APIRouter(prefix="/v1")
 
@@ -207,6 +210,20 @@ def resume_job(job_id: str, seat: EditorSeat) -> JobObject:
 @router.post("/comparisons", response_model=JobObject, tags=["comparing"])
 def create_comparison(body: NewComparison, seat: EditorSeat) -> JobObject:
     """Queue an experiment: which way of answering is best on these questions."""
+    workspace = seat.workspace
+    request = comparison_request(body, seat)
+    job = workspace.queue_compare(request)
+    seat.worker.wanted()
+    return _job(job)
+
+
+def comparison_request(body: NewComparison, seat: Serving) -> CompareRequest:
+    """What is asked for, as the workspace takes it.
+
+    Raises:
+        AccessDenied: It would be paid for, by somebody with a budget.
+        NotFound: A model or a file is not there, or not theirs.
+    """
     from graft.comparing.request import CompareRequest
 
     workspace = seat.workspace
@@ -219,7 +236,7 @@ def create_comparison(body: NewComparison, seat: EditorSeat) -> JobObject:
                 fix="a local model, or ask an administrator to run it",
             )
     questions, train = (None if id is None else str(workspace.file_path(id)) for id in (body.questions, body.train))
-    request = CompareRequest(
+    return CompareRequest(
         questions=questions,
         train=train,
         model=model,
@@ -233,9 +250,6 @@ def create_comparison(body: NewComparison, seat: EditorSeat) -> JobObject:
         seeds=body.seeds,
         into=str(join_inside(workspace.home / "comparisons", new_id("api-"))),
     )
-    job = workspace.queue_compare(request)
-    seat.worker.wanted()
-    return _job(job)
 
 
 @router.get("/comparisons/{job_id}", tags=["comparing"])

@@ -6,7 +6,6 @@ Files go through the one route for uploads, /v1/files, with its limits; reading 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from graft.store.records import DocumentRecord
 from graft.sync import AddResult, is_url
 from graft.web.frame import frame, seated, telling
 from graft.web.sources import SourcePanel
+from graft.web.uploads import Sent, drop_zone, stop
 from graft.web.visiting import Visitor
 
 _UNDO_SECONDS = 6.0
@@ -95,40 +95,28 @@ class Documents:
 
     def _ways_in(self) -> None:
         with ui.element("div").classes("ways"):
-            with ui.element("label").classes("drop") as drop:
-                ui.icon("upload_file").props("aria-hidden=true")
-                ui.label("Drop files here, or choose them")
-                chosen = ui.element("input").props("type=file multiple")
-            chosen.on("change", self._upload, js_handler="(event) => graftUpload(event.target.files, emit)")
-            drop.on("drop.prevent", self._upload, js_handler="(event) => graftUpload(event.dataTransfer.files, emit)")
-            drop.on("dragover.prevent", js_handler="() => {}")
+            drop_zone("Drop files here, or choose them", self._upload, purpose="assistants", multiple=True)
             with ui.element("form").classes("url").on("submit.prevent", self._add_url):
                 self._url = ui.input(placeholder="https://…").props('dense outlined aria-label="A page on the web"')
                 ui.button("Add", on_click=self._add_url).props("no-caps unelevated")
             self._into = ui.input("Into the collection", value=_FIRST).props("dense outlined maxlength=100")
 
-    async def _upload(self, event: events.GenericEventArguments) -> None:
-        """What the browser tells of a file on its way here."""
-        told = event.args
-        id, state = str(told["id"]), told["state"]
-        line = (
-            self._coming.setdefault(id, self._line(str(told["name"])[:200])) if state == "begun" else self._coming[id]
-        )
-        if state in ("begun", "sending"):
-            self._tell(line, f"{told.get('share', 0):.0%} here")
-            if line.stop is None:
-                with line.place:
-                    stop = ui.button("Stop", on_click=lambda: ui.run_javascript(f"graftStopUpload({json.dumps(id)})"))
-                    line.stop = stop.props("flat dense no-caps")
+    async def _upload(self, sent: Sent) -> None:
+        line = self._coming.get(sent.key)
+        if line is None:
+            line = self._coming[sent.key] = self._line(sent.name)
+            with line.place:
+                line.stop = ui.button("Stop", on_click=lambda: stop(sent.key)).props("flat dense no-caps")
+        if sent.state in ("begun", "sending"):
+            self._tell(line, f"{sent.share:.0%} here")
             return
-        del self._coming[id]
+        del self._coming[sent.key]
         if line.stop is not None:
             line.stop.delete()
-        if state == "sent":
-            file = str(json.loads(told["reply"])["id"])
-            await self._take(line, lambda seat: _add_file(seat, file, self._wanted()))
+        if sent.state == "sent":
+            await self._take(line, lambda seat: _add_file(seat, sent.file, self._wanted()))
         else:
-            self._tell(line, "stopped" if state == "stopped" else f"not taken: {_refusal(told['reply'])}", bad=True)
+            self._tell(line, f"not taken: {sent.refusal}" if sent.refusal else sent.state, bad=True)
 
     def _wanted(self) -> str:
         return str(self._into.value or _FIRST)
@@ -295,14 +283,6 @@ def _row(document: DocumentRecord) -> dict[str, Any]:
         "readers": ", ".join(sorted(document.principals)),
         "added": document.added_at[:16].replace("T", " "),
     }
-
-
-def _refusal(reply: str) -> str:
-    """The server's own words, if it said some."""
-    try:
-        return str(json.loads(reply)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return "the server did not answer"
 
 
 _NAME_CELL = """

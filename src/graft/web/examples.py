@@ -11,11 +11,12 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from nicegui import events, ui
+from nicegui import ui
 
 from graft.errors import GraftError, LimitExceeded, NotFound, UsageError
 from graft.server.authorising import Serving, require
 from graft.web.frame import telling
+from graft.web.uploads import Sent, drop_zone
 from graft.web.visiting import Visitor
 
 if TYPE_CHECKING:
@@ -43,28 +44,21 @@ class Examples:
 
     def build(self) -> None:
         """Make the elements."""
-        with ui.element("label").classes("drop") as drop:
-            ui.icon("upload_file").props("aria-hidden=true")
-            ui.label("Drop a file of examples here, or choose one: CSV, TSV, JSONL")
-            chosen = ui.element("input").props('type=file accept=".csv,.tsv,.jsonl,.json,.txt"')
-        told = "graftUpload([(event.target.files || event.dataTransfer.files)[0]], emit, 'fine-tune')"
-        chosen.on("change", self._upload, js_handler=f"(event) => {told}")
-        drop.on("drop.prevent", self._upload, js_handler=f"(event) => {told}")
-        drop.on("dragover.prevent", js_handler="() => {}")
+        text = "Drop a file of examples here, or choose one: CSV, TSV, JSONL"
+        drop_zone(text, self._upload, purpose="fine-tune", accept=".csv,.tsv,.jsonl,.json,.txt")
         self._told = ui.label().classes("hint").props("aria-live=polite")
         self._columns = ui.element("div").classes("choices")
         self._findings = ui.element("div").classes("findings")
 
     @telling
-    async def _upload(self, event: events.GenericEventArguments) -> None:
-        told = event.args
-        if told["state"] in ("begun", "sending"):
-            self._told.text = f"{str(told['name'])[:200]}: {told.get('share', 0):.0%} here"
-        elif told["state"] == "sent":
+    async def _upload(self, sent: Sent) -> None:
+        if sent.state in ("begun", "sending"):
+            self._told.text = f"{sent.name}: {sent.share:.0%} here"
+        elif sent.state == "sent":
             self._mapping = None
-            await self._look_through(str(json.loads(told["reply"])["id"]))
+            await self._look_through(sent.file)
         else:
-            self._told.text = "The file was not taken: it is empty, too large, or you may not add files."
+            self._told.text = f"{sent.name} was not taken: {sent.refusal or sent.state}"
 
     async def _look_through(self, file: str) -> None:
         """Check a file, and show what was found."""

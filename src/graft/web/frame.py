@@ -30,6 +30,8 @@ PAGES = (
     ("Chat", "/", "chat_bubble_outline"),
     ("Documents", "/documents", "description"),
     ("Tune", "/tune", "tune"),
+    ("Compare", "/compare", "balance"),
+    ("Advise", "/advise", "explore"),
     ("Server", "/server", "dns"),
 )
 _FOR_ADMINISTRATORS = ("/server",)
@@ -113,3 +115,12 @@ def tell(error: GraftError) -> None:
     ui.notify(
         f"{error.message}\n{error.fix}".strip(), type="negative", multi_line=True, timeout=10_000, close_button="OK"
     )
+
+
+def minutes(seconds: float) -> str:
+    """A time in words.
+
+    >>> minutes(20), minutes(130)
+    ('20 s', '2 min')
+    """
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -17,7 +17,7 @@ from nicegui import ui
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graft.web import administering, chat, documents, tune
+from graft.web import administering, advise, chat, compare, documents, tune
 from graft.web.signing_in import sign_in_page
 from graft.web.visiting import visitor_of
 
@@ -61,6 +61,14 @@ def mount(app: FastAPI) -> None:
     @ui.page("/tune")
     async def tune_page(request: Request) -> object:
         return await tune.show(visitor_of(request, serving), request)
+
+    @ui.page("/compare")
+    async def compare_page(request: Request) -> object:
+        return await compare.show(visitor_of(request, serving), request)
+
+    @ui.page("/advise")
+    async def advise_page(request: Request) -> object:
+        return await advise.show(visitor_of(request, serving), request)
 
     @ui.page("/server")
     async def server_page(request: Request) -> object:

@@ -17,7 +17,7 @@ from graft.errors import GraftError, NotFound
 from graft.jobs import Job, JobStatus
 from graft.server.authorising import Serving, require
 from graft.web.examples import Examples, report_row
-from graft.web.frame import frame, seated, telling
+from graft.web.frame import frame, minutes, seated, telling
 from graft.web.visiting import Visitor
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Tune:
             self._show_ahead(seen)
 
     def _show_ahead(self, seen: Preflight) -> None:
-        time = "unknown" if seen.seconds is None else f"about {_minutes(seen.seconds)}"
+        time = "unknown" if seen.seconds is None else f"about {minutes(seen.seconds)}"
         facts = {
             "Learnt from": f"{seen.train:,} examples; {seen.dev:,} more choose the best state",
             "Left out": f"{len(seen.refused):,}",
@@ -203,7 +203,7 @@ class Tune:
         if job.status.value != self._status:
             self._status = job.status.value
             self._list_jobs(await self._visitor.look(_jobs))
-        left = "" if job.seconds_left is None else f", {_minutes(job.seconds_left)} left"
+        left = "" if job.seconds_left is None else f", {minutes(job.seconds_left)} left"
         self._told.text = f"{job.status.value}: {job.note}{left}" if job.note else job.status.value
         self._bar.value = job.done / job.total if job.total else 0
         if len(points) != self._steps:
@@ -302,14 +302,6 @@ def _verdict(figures: Mapping[str, Mapping[str, float]]) -> str:
     if best is None or values[best] < tuned:
         return f"{said}."
     return f"{said}, but {best.replace('_', ' ')}, which needs no model, has {values[best]:.1%}."
-
-
-def _minutes(seconds: float) -> str:
-    """
-    >>> _minutes(20), _minutes(130)
-    ('20 s', '2 min')
-    """
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 _LABELS = {"who": ""}
