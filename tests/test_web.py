@@ -305,6 +305,8 @@ def test_documents_come_in_fail_with_their_fix_and_leave(browser: Browser, tmp_p
         opened.close()
     with Workspace(home) as workspace:
         assert workspace.documents() == []
+    told = [json.loads(line) for line in (home / "audit.jsonl").read_text().splitlines()]
+    assert {"page: add", "page: remove"} <= {one["what"] for one in told}
 
 
 def test_who_signs_in_sees_their_own_and_a_key_that_is_revoked_ends_it(
@@ -325,6 +327,9 @@ def test_who_signs_in_sees_their_own_and_a_key_that_is_revoked_ends_it(
                 page = opened.page
                 page.goto(f"{root}/app/documents")
                 expect(page).to_have_url(re.compile("/app/sign-in"))
+                page.get_by_label("Your key").fill("graft-wrong")
+                page.get_by_role("button", name="Sign in").click()
+                expect(page.get_by_role("alert")).to_contain_text("not known here")
                 page.get_by_label("Your key").fill(keys[name])
                 page.get_by_role("button", name="Sign in").click()
                 expect(page.get_by_role("heading", name="Documents")).to_be_visible()

@@ -7,7 +7,7 @@ that key's rights, and ends with it.
 from __future__ import annotations
 
 from typing import Annotated, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from graft.errors import AccessDenied, NotFound, UsageError
 from graft.identity import Role, digest_of
 from graft.server.authorising import Seat, Serving, seat_of, session_cookie
+from graft.server.failing import Unauthorised
 from graft.server.openid import ATTEMPT_S, OpenId, role_of
 
 router = APIRouter(prefix="/auth", tags=["signing in"])
@@ -74,7 +75,12 @@ async def begin_with_key(
 ) -> Response:
     """Begin a session with a key, for a person at a browser."""
     serving: Serving = request.app.state.serving
-    seat = await seat_of(serving, key.strip(), None)
+    try:
+        seat = await seat_of(serving, key.strip(), None)
+    except Unauthorised:
+        if "text/html" not in request.headers.get("accept", ""):
+            raise
+        return RedirectResponse(f"/app/sign-in?refused=true&next={quote(_local(next))}", 303)
     hours = serving.workspace.settings.oidc.session_hours
     sessions = serving.workspace.sessions
     secret = await run_in_threadpool(sessions.begin_with_key, digest_of(key.strip()), hours=hours)

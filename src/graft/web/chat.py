@@ -207,6 +207,7 @@ class Chat:
     async def _answer(self) -> None:
         """Answer the last message, and keep the answer."""
         seat, conversation = await self._visitor.seat(), self._conversation
+        seat.rates.take(seat.caller)
         turns = turns_of(self._items)
         running = seat.answers.start(metered(seat, turn_of(self._asked(turns), seat.workspace)), pieces=True)
         self._running = running

@@ -5,7 +5,6 @@ An experiment is a job of the server's worker; what is shown of it is its compar
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from nicegui import ui
 from graft.errors import GraftError
 from graft.jobs import Job, JobStatus
 from graft.server import own
-from graft.server.authorising import Serving, require
+from graft.server.authorising import Serving
 from graft.web.frame import frame, minutes, seated, telling
 from graft.web.uploads import Sent, drop_zone
 from graft.web.visiting import Visitor
@@ -111,12 +110,10 @@ class Compare:
             ui.spinner(size="lg")
 
         def estimate(seat: Serving) -> Ahead:
-            require(seat, "editor")
             return seat.workspace.estimate_comparison(own.comparison_request(body, seat))
 
-        seat = await self._visitor.seat()
         try:
-            ahead = await asyncio.wrap_future(seat.imports.start(lambda _: estimate(seat)).future)
+            ahead = await self._visitor.work("estimate", estimate, slow=True)
         except GraftError as error:
             self._ahead.clear()
             with self._ahead, ui.element("div").classes("finding error"):
@@ -142,11 +139,7 @@ class Compare:
 
     @telling
     async def _begin(self, body: own.NewComparison) -> None:
-        def queue(seat: Serving) -> str:
-            require(seat, "editor")
-            return own.create_comparison(body, seat).id
-
-        id = await self._visitor.look(queue)
+        id = await self._visitor.work("compare", lambda seat: own.create_comparison(body, seat).id)
         self._ahead.clear()
         await self._watch(id)
 

@@ -14,7 +14,7 @@ from fastapi import Request
 from nicegui import events, ui
 
 from graft.errors import AccessDenied, GraftError
-from graft.server.authorising import Serving, require
+from graft.server.authorising import Serving
 from graft.store.records import DocumentRecord
 from graft.sync import AddResult, is_url
 from graft.web.frame import frame, seated, telling
@@ -138,11 +138,8 @@ class Documents:
         """Read something in its turn, and say what came of it."""
         line.again = lambda: self._take(line, add)
         self._tell(line, "waiting to be read …")
-        seat = await self._visitor.seat()
-        require(seat, "editor")
-        running = seat.imports.start(lambda tell: add(seat))
         try:
-            done = await asyncio.wrap_future(running.future)
+            done = await self._visitor.work("add", add, slow=True, document=line.name)
         except GraftError as error:
             self._tell(line, f"{error.message} · {error.fix}", bad=True)
             return
@@ -247,7 +244,7 @@ class Documents:
 
     async def _removed(self, document: DocumentRecord) -> tuple[str, bool]:
         try:
-            await self._visitor.look(lambda seat: _remove(seat, document))
+            await self._visitor.work("remove", lambda seat: _remove(seat, document), document=document.id)
             return "removed; answers that cite it say so", False
         except GraftError as error:
             return f"{error.message} · {error.fix}", True
@@ -258,7 +255,6 @@ def _record(seat: Serving, id: str) -> DocumentRecord:
 
 
 def _remove(seat: Serving, document: DocumentRecord) -> None:
-    require(seat, "editor")
     if not document.principals & seat.workspace.owns:
         raise AccessDenied(f"{document.uri} is somebody else's, who lets you read it", fix="ask them to remove it")
     seat.workspace.remove(document.id)

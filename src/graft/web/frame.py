@@ -18,7 +18,7 @@ from nicegui import ui
 
 from graft.errors import GraftError
 from graft.extras import install
-from graft.server.authorising import Serving
+from graft.server.authorising import Serving, session_cookie
 from graft.server.failing import Unauthorised
 from graft.server.log import log_unexpected
 from graft.web.visiting import Visitor
@@ -64,7 +64,7 @@ def frame(seat: Serving, request: Request, title: str) -> Iterator[None]:
                     ui.label(name)
         ui.space()
         _theme_button(dark)
-        _who(seat)
+        _who(seat, has_session=session_cookie(seat) in request.cookies)
     with ui.element("div").classes("page"):
         ui.label(title).classes("unseen").props("role=heading aria-level=1")
         yield
@@ -79,11 +79,12 @@ def _theme_button(dark: ui.dark_mode) -> None:
     ui.button(icon="contrast", on_click=turn).props('flat round dense aria-label="Light or dark"')
 
 
-def _who(seat: Serving) -> None:
+def _who(seat: Serving, *, has_session: bool) -> None:
     caller = seat.caller
     with ui.button(icon="person").props('flat round dense aria-label="Who you are"'), ui.menu():
         ui.label(f"{caller.name}, {caller.role}").classes("who")
-        ui.menu_item("Sign out", on_click=lambda: ui.run_javascript(_SIGN_OUT))
+        if has_session:
+            ui.menu_item("Sign out", on_click=lambda: ui.run_javascript(_SIGN_OUT))
 
 
 _SIGN_OUT = "fetch('/auth/logout', {method: 'POST'}).then(() => location.assign('/app/sign-in'))"

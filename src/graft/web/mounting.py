@@ -46,8 +46,8 @@ def mount(app: FastAPI) -> None:
         return RedirectResponse(f"{ROOT}/")
 
     @app.get(f"{ROOT}/sign-in", include_in_schema=False)
-    def sign_in(next: str | None = None) -> HTMLResponse:
-        page = sign_in_page(with_provider=serving.openid is not None, next=next)
+    def sign_in(next: str | None = None, refused: bool = False) -> HTMLResponse:
+        page = sign_in_page(with_provider=serving.openid is not None, next=next, refused=refused)
         return HTMLResponse(page, headers={"content-security-policy": POLICY})
 
     @ui.page("/")

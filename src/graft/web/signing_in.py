@@ -14,6 +14,7 @@ _PAGE = """<!doctype html>
 <body class="alone"><main class="card">
 <h1>Graft</h1>
 <p>Answers from your documents, with sources that were checked.</p>
+{refused}
 {provider}
 <form method="post" action="/auth/key">
 <input type="hidden" name="next" value="{next}">
@@ -26,13 +27,16 @@ _PAGE = """<!doctype html>
 """
 
 
-def sign_in_page(*, with_provider: bool, next: str | None) -> str:
+def sign_in_page(*, with_provider: bool, next: str | None, refused: bool = False) -> str:
     """The page.
 
     Args:
         with_provider: Whether people can sign in through an OpenID provider.
         next: Where they wanted to go.
+        refused: Whether a key was tried that does not open.
     """
     there = next if next and next.startswith("/app") else "/app/"
     link = f'<p><a class="button" href="/auth/login?next={quote(there)}">Sign in with your organisation</a></p>'
-    return _PAGE.format(provider=link if with_provider else "", next=escape(there, quote=True))
+    told = '<p class="flaw" role="alert">This key is not known here, or is known no longer.</p>' if refused else ""
+    provider = link if with_provider else ""
+    return _PAGE.format(refused=told, provider=provider, next=escape(there, quote=True))

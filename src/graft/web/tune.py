@@ -6,7 +6,6 @@ the run looked ahead, by the same verbs as on the command line.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from nicegui import ui
 
 from graft.errors import GraftError, NotFound
 from graft.jobs import Job, JobStatus
-from graft.server.authorising import Serving, require
+from graft.server.authorising import Serving
 from graft.web.examples import Examples, report_row
 from graft.web.frame import frame, minutes, seated, telling
 from graft.web.visiting import Visitor
@@ -100,13 +99,11 @@ class Tune:
         base, suffix = str(self._base.value), str(self._name.value or "")
 
         def ahead(seat: Serving) -> tuple[TuneRequest, Preflight]:
-            require(seat, "editor")
             request = seat.workspace.plan_fine_tuning(file, base, suffix=suffix, mapping=mapping, proof="quality")
             return request, seat.workspace.prepare_tuning(request).preflight
 
         try:
-            seat = await self._visitor.seat()
-            request, seen = await asyncio.wrap_future(seat.imports.start(lambda _: ahead(seat)).future)
+            request, seen = await self._visitor.work("look ahead", ahead, slow=True, file=file)
         except GraftError as error:
             self._preview.clear()
             with self._preview, ui.element("div").classes("finding error"):
@@ -153,12 +150,11 @@ class Tune:
             return
 
         def queue(seat: Serving) -> Job:
-            require(seat, "editor")
             job = seat.workspace.tune_job(request, queue=True)
             seat.worker.wanted()
             return job
 
-        job = await self._visitor.look(queue)
+        job = await self._visitor.work("tune", queue, model=request.name)
         self._request = None
         self._preview.clear()
         self._list_jobs(await self._visitor.look(_jobs))
@@ -245,18 +241,16 @@ class Tune:
         ui.notify("It is being written, and held against the tuned model; this takes a minute or more.")
 
         def export(seat: Serving) -> Any:
-            require(seat, "editor")
             _theirs(seat, name)
             return seat.workspace.export(name, to="gguf").path
 
-        seat = await self._visitor.seat()
-        ui.download.file(await asyncio.wrap_future(seat.imports.start(lambda _: export(seat)).future))
+        ui.download.file(await self._visitor.work("export", export, slow=True, model=name))
 
     @telling
     async def _cancel(self) -> None:
         id = self._job
         if id is not None:
-            await self._visitor.look(lambda seat: seat.workspace.jobs.cancel(id))
+            await self._visitor.work("cancel", lambda seat: seat.workspace.jobs.cancel(id), job=id)
 
 
 def _show_tokens(example: ShownExample) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from fastapi import Request
 
-from graft.server.authorising import Serving, seat_of, session_cookie
+from graft.server.authorising import Serving, require, seat_of, session_cookie
 
 T = TypeVar("T")
 
@@ -45,6 +45,22 @@ class Visitor:
         """
         seat = await self.seat()
         return await asyncio.wrap_future(seat.lookups.start(lambda _: verb(seat)).future)
+
+    async def work(self, what: str, verb: Callable[[Serving], T], *, slow: bool = False, **about: str) -> T:
+        """What a verb that changes something answers, made in a thread; written into the audit log.
+
+        Args:
+            slow: It takes seconds or minutes: it waits its turn behind files that are read.
+            about: What it is done to.
+        Raises:
+            RoleRefused: They may change nothing.
+            Busy: The line is full.
+        """
+        seat = await self.seat()
+        require(seat, "editor")
+        seat.workspace.audit.record(f"page: {what}", caller=seat.caller.name, **about)
+        lane = seat.imports if slow else seat.lookups
+        return await asyncio.wrap_future(lane.start(lambda _: verb(seat)).future)
 
 
 def visitor_of(request: Request, serving: Serving) -> Visitor:
