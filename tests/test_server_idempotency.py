@@ -55,6 +55,16 @@ def test_uploads_too(served: tuple[str, dict[str, str], Workspace]) -> None:
     assert "idempotency-replayed" not in first.headers
 
 
+def test_what_is_shown_once_is_not_kept_to_be_shown_again(served: tuple[str, dict[str, str], Workspace]) -> None:
+    served[1]["eva"] = served[2].identities.create_key("eva", role="admin")[1]
+    key, body = str(uuid.uuid4()), {"name": "shown-once", "user": "ana"}
+    first, second = (post(served, key, "/keys", who="eva", json=body) for _ in range(2))
+    assert first.json()["key"].startswith("graft-")
+    assert second.status_code == 400 and "there is a key 'shown-once' already" in second.text
+    kept = b"".join(path.read_bytes() for path in served[2].home.glob("*.db*"))
+    assert first.json()["key"].encode() not in kept
+
+
 def test_a_key_is_its_callers_own_and_of_one_request(served: tuple[str, dict[str, str], Workspace]) -> None:
     key = str(uuid.uuid4())
     mine = post(served, key, "/vector_stores", json={"name": "mine"}).json()["id"]

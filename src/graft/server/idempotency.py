@@ -31,6 +31,9 @@ _MOST_BYTES = 1_000_000
 _AGAIN = frozenset({409, 429, 499})
 """Of these the request was not carried out, and may be when it comes again; nor were those that failed here."""
 
+_SECRETS = frozenset({"/v1/keys"})
+"""What these answer is told once and kept nowhere; a name that is taken says that the first request arrived."""
+
 _THIS_RUN = new_id("")
 """A request that an earlier run of the server began and did not end has no answer: it may be done anew."""
 
@@ -70,7 +73,7 @@ async def once(request: Request, seat: Annotated[Serving, Depends(authorised)]) 
         StillUnderWay: The first request has not ended.
     """
     key = request.headers.get(HEADER)
-    if request.method != "POST" or key is None:
+    if request.method != "POST" or key is None or request.url.path in _SECRETS:
         return
     if not 0 < len(key) <= _LONGEST_KEY or not key.isprintable():
         raise ParameterRefused(
