@@ -21,6 +21,7 @@ import openai
 import pytest
 from fastapi import FastAPI
 
+from graft.errors import AccessDenied, NotFound
 from graft.models.specs import ModelSpec
 from graft.server import in_background
 from graft.settings import ServingSettings
@@ -338,3 +339,26 @@ def test_what_is_shared_is_found_and_stays_its_owners(world: World, tmp_path: Pa
     assert world.ask("service", "POST", "/v1/citations/resolve", document).status_code == 200
     assert world.ask("service", "GET", f"/v1/files/{world.owned['file']}").status_code == 404
     assert SECRET not in world.ask("ben", "POST", "/v1/search", {"query": "Where is the ledger?"}).text
+
+
+def test_a_collection_is_its_makers_and_not_their_groups(tmp_path: Path, models: Path) -> None:
+    """Everybody is in group:everyone: a collection that were its too would be everybody's to change."""
+    (tmp_path / "plan.md").write_text("# Plan\n\nThe plan is blue.\n")
+    with Workspace(tmp_path / "home") as workspace:
+        ana, eva = (
+            workspace.acting_as([f"user:{name}", "group:everyone", "group:hr"], owns=[f"user:{name}"])
+            for name in ("ana", "eva")
+        )
+        ana.add([str(tmp_path / "plan.md")], collection="plans")
+        for share in (False, True):
+            if share:
+                ana.share_collection("plans", ["group:hr"])
+            with pytest.raises(AccessDenied):
+                eva.add([str(tmp_path / "plan.md")], collection="plans")
+            with pytest.raises((AccessDenied, NotFound)):
+                eva.share_collection("plans", ["user:mal"])
+            with pytest.raises((AccessDenied, NotFound)):
+                eva.remove_collection("plans")
+            assert len(eva.documents()) == share
+        eva.add([str(tmp_path / "plan.md")], collection="eva")
+        assert len(ana.documents()) == 1 and len(eva.documents()) == 2

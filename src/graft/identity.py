@@ -94,6 +94,15 @@ class Caller:
     tokens_per_day: int | None = None
     budget_usd: float | None = None
 
+    @property
+    def collection(self) -> str:
+        """Where what they add goes, if they do not say: a collection is one owner's, so everybody has their own.
+
+        >>> OWNER_CALLER.collection
+        'default'
+        """
+        return "default" if OWNER in self.owns else self.name
+
     def may(self, role: Role) -> bool:
         """Whether the caller's role is this one or more.
 

@@ -31,9 +31,13 @@ from graft.store.records import (
 class Store(Protocol):
     """Collections of documents, and two searches in them."""
 
-    def create_collection(self, name: str, *, principals: Principals) -> CollectionRecord:
+    def create_collection(
+        self, name: str, *, principals: Principals, owners: Principals | None = None
+    ) -> CollectionRecord:
         """Make a collection that `principals` may see and change, or return theirs of that name.
 
+        Args:
+            owners: Those of them whose it is where it is made; by default all.
         Raises:
             AccessDenied: The name is taken by others.
         """

@@ -61,7 +61,9 @@ class SqlStore:
 
     # Collections and sources
 
-    def create_collection(self, name: str, *, principals: Principals) -> CollectionRecord:
+    def create_collection(
+        self, name: str, *, principals: Principals, owners: Principals | None = None
+    ) -> CollectionRecord:
         if not name.strip() or len(name) > 200 or not name.isprintable():
             raise UsageError(f"{name!r} cannot name a collection", fix="use 1 to 200 printable characters")
         with self.database.writing(makes=True) as (connection, _):
@@ -71,7 +73,11 @@ class SqlStore:
             if saved is not None and not may_read(principals, decode_principals(saved)):
                 raise AccessDenied(f"the name {name!r} is taken", fix="choose another name")
             if saved is None:
-                values = {"name": name, "principals": encode_principals(principals), "created_at": writing.now()}
+                values = {
+                    "name": name,
+                    "principals": encode_principals(owners or principals),
+                    "created_at": writing.now(),
+                }
                 connection.execute(insert(t.collections).values(values))
             return next(c for c in reading_collections.list_collections(connection, principals) if c.name == name)
 

@@ -22,7 +22,13 @@ from graft.sync.values import AddResult, Failure, Ingest, Progress, Run
 
 
 def add(
-    locations: Sequence[str], *, ingest: Ingest, collection: str, principals: Principals, grant: Principals
+    locations: Sequence[str],
+    *,
+    ingest: Ingest,
+    collection: str,
+    principals: Principals,
+    grant: Principals,
+    owners: Principals | None = None,
 ) -> AddResult:
     """Add files, folders and URLs to a collection; each becomes a source that `sync` looks at again.
 
@@ -32,13 +38,16 @@ def add(
     Args:
         principals: Who adds.
         grant: Who may read what is added.
+        owners: Whose the collection is where it is made by this, if not all of `principals`: a user's groups read,
+            and do not own.
     Raises:
         UsageError: A location does not exist.
+        AccessDenied: The collection is somebody else's.
         EmbedderMismatch: The collection holds another embedder's vectors.
     """
     found = list(dict.fromkeys(source_at(location) for location in locations))
     began, store = time.perf_counter(), ingest.store
-    store.create_collection(collection, principals=principals)
+    store.create_collection(collection, principals=principals, owners=owners)
     run = _begin(ingest, principals)
     jobs: list[Job] = []
     sources: list[SourceRecord] = []

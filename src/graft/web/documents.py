@@ -14,6 +14,7 @@ from fastapi import Request
 from nicegui import events, ui
 
 from graft.errors import AccessDenied, GraftError
+from graft.identity import Caller
 from graft.server.authorising import Serving
 from graft.store.records import DocumentRecord
 from graft.sync import AddResult, is_url
@@ -24,7 +25,6 @@ from graft.web.visiting import Visitor
 
 _UNDO_SECONDS = 6.0
 _ROWS = 25
-_FIRST = "default"
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ async def show(visitor: Visitor, request: Request) -> object:
     if not isinstance(seat, Serving):
         return seat
     with frame(seat, request, "Documents"):
-        page = Documents(visitor, may_change=seat.caller.may("editor"))
+        page = Documents(visitor, seat.caller)
         page.build()
         await page.refresh()
     return None
@@ -53,8 +53,8 @@ async def show(visitor: Visitor, request: Request) -> object:
 class Documents:
     """One browser tab's view."""
 
-    def __init__(self, visitor: Visitor, *, may_change: bool) -> None:
-        self._visitor, self._may_change = visitor, may_change
+    def __init__(self, visitor: Visitor, caller: Caller) -> None:
+        self._visitor, self._may_change, self._own = visitor, caller.may("editor"), caller.collection
         self._client = ui.context.client
         self._coming: dict[str, _Line] = {}
         self._leaving: set[str] = set()
@@ -71,7 +71,7 @@ class Documents:
                     self._filter = ui.input(placeholder="Filter by name", on_change=self._filtered).props(
                         'dense outlined clearable debounce=250 aria-label="Filter by name"'
                     )
-                    self._collection = ui.select([_FIRST], value=None, label="Collection", clearable=True).props(
+                    self._collection = ui.select([], value=None, label="Collection", clearable=True).props(
                         "dense outlined options-dense"
                     )
                     self._collection.on_value_change(self.refresh)
@@ -99,7 +99,7 @@ class Documents:
             with ui.element("form").classes("url").on("submit.prevent", self._add_url):
                 self._url = ui.input(placeholder="https://…").props('dense outlined aria-label="A page on the web"')
                 ui.button("Add", on_click=self._add_url).props("no-caps unelevated")
-            self._into = ui.input("Into the collection", value=_FIRST).props("dense outlined maxlength=100")
+            self._into = ui.input("Into the collection", value=self._own).props("dense outlined maxlength=100")
 
     async def _upload(self, sent: Sent) -> None:
         line = self._coming.get(sent.key)
@@ -119,7 +119,7 @@ class Documents:
             self._tell(line, f"not taken: {sent.refusal}" if sent.refusal else sent.state, bad=True)
 
     def _wanted(self) -> str:
-        return str(self._into.value or _FIRST)
+        return str(self._into.value or self._own)
 
     @telling
     async def _add_url(self) -> None:

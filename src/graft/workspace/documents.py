@@ -92,6 +92,7 @@ class DocumentVerbs(Opened):
             collection=collection,
             principals=self.principals,
             grant=grant,
+            owners=self.owns,
         )
 
     def sync(self, collection: str | None = None, *, progress: Callable[[Progress], None] | None = None) -> AddResult:
