@@ -157,6 +157,7 @@ def _table(key: str, fields: tuple[str, ...], verb: str | None, act: Callable[..
     if verb is not None:
         columns.append({"name": "act", "label": "", "field": "act", "align": "right"})
     table = ui.table(columns=columns, rows=[], row_key=key, pagination=10).classes("shelf-table")
+    table.props('no-data-label="None yet."')
     if verb is not None:
         table.add_slot("body-cell-act", _ACT)
         table.on("act", act)
